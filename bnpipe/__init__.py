@@ -1,0 +1,1 @@
+"""Bayesian networks kept healthy in production."""
