@@ -1,0 +1,45 @@
+# `make help` lists what there is. Everything is installed into .venv and nowhere else.
+.DEFAULT_GOAL := help
+.PHONY: help setup lint format test demo lock clean
+
+# Without .pyc files every Airflow task takes two seconds more to start.
+unexport PYTHONDONTWRITEBYTECODE
+export MLFLOW_DISABLE_TELEMETRY := true
+BIN := .venv/bin
+ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install the locked requirements into .venv (needs Python 3.11)
+	@sh requirements/install.sh
+
+lint: setup ## Style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir .cache/import_linter
+
+format: setup ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint ## Lint, then every test; ARGS go to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done
+	@$(BIN)/bnpipe demo $(ARGS)
+
+# An extra's lock may only hold versions that were tested together: those of dev.txt.
+LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes $(ARGS)
+lock: setup ## Resolve the requirements anew; ARGS=--upgrade takes newer versions
+	$(LOCK) requirements/uv.in -o requirements/uv.txt
+	$(LOCK) requirements/build.in -o requirements/build.txt
+	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	for extra in serve train airflow mlflow-server; do \
+		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit; \
+	done
+
+clean: ## Remove .venv, caches and what the demo left (stop the demo first)
+	rm -rf .venv .cache .demo build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Make .venv exactly what the locked, hashed requirements say; return at once when it already is.
+set -eu
+cd "$(dirname "$0")/.."
+
+wanted=$(cat requirements/uv.txt requirements/build.txt requirements/dev.txt pyproject.toml requirements/install.sh | cksum)
+wanted="$wanted $(pwd)" # scripts in .venv/bin hold absolute paths
+ready=.venv/ready      # what is installed, once all of it is
+started=.venv/started  # an install began and has not ended
+
+works() { [ ! -e "$started" ] && .venv/bin/python -m pip --version >/dev/null 2>&1; }
+
+find_python() {
+    for candidate in python3.11 python3 python; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo 'bnpipe needs Python 3.11 with venv, as python3.11 or as a python3 of that version, on the PATH;' >&2
+    echo 'found neither. On Debian: apt-get install python3.11 python3.11-venv' >&2
+    return 1
+}
+
+if works && [ "$(cat "$ready" 2>/dev/null)" = "$wanted" ]; then
+    exit 0
+fi
+if ! works; then
+    python=$(find_python)
+    echo "Building .venv with $("$python" --version)"
+    rm -rf .venv
+    "$python" -m venv .venv
+fi
+rm -f "$ready"
+: >"$started"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+uv() { .venv/bin/uv pip "$@" --python .venv/bin/python; }
+if [ -t 2 ]; then quiet=; else quiet=--quiet; fi
+echo 'Installing the locked packages: seconds from a warm cache, else minutes'
+uv sync $quiet --require-hashes requirements/uv.txt requirements/build.txt requirements/dev.txt
+uv install --quiet --no-deps --no-build-isolation --editable .
+rm "$started"
+echo "$wanted" >"$ready"

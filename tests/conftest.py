@@ -1,0 +1,60 @@
+"""What every test starts from: no telemetry, no screen, nothing inherited from the shell it was started in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Set before anything imports mlflow, airflow or matplotlib, and inherited by the processes that tests start.
+os.environ.update(
+    {
+        "DO_NOT_TRACK": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+        "MPLBACKEND": "Agg",
+    }
+)
+for name in list(os.environ):
+    if name.startswith(("BNPIPE_", "AIRFLOW_")) and not name.startswith("BNPIPE_TEST_"):
+        del os.environ[name]
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(name, None)
+
+# The same examples each time, no matter how slow the machine is today; nothing written beside the code.
+settings.register_profile("bnpipe", derandomize=True, deadline=None, database=None)
+settings.load_profile("bnpipe")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the work tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def migrated_mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite file that already holds MLflow's tables: copying it saves each test the migration."""
+    path = tmp_path_factory.mktemp("mlflow") / "template.db"
+    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{path}"]
+    subprocess.run(upgrade, check=True, capture_output=True, cwd=path.parent)
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(migrated_mlflow_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of this test's own MLflow store, also in MLFLOW_TRACKING_URI; stray files land in its folder."""
+    path = tmp_path / "mlflow.db"
+    shutil.copy(migrated_mlflow_db, path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{path}")
+    return uri
