@@ -1,22 +1,14 @@
-"""Where rows come from: connections, windows of time, and one read of one window.
-
-A source is a path pattern or one SQL text, read by DuckDB; a table or SQL in Postgres is streamed out by ``COPY``.
-Whatever the source, :func:`read_window` leaves one Parquet file: the query's columns, ``_time`` (an instant) and
-``_cluster`` (a label, by default the local day), in an order that depends on the rows alone.
-"""
+"""Windows of time: whole local days to learn from, then whole local days to prove on."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from bnpipe.errors import FormatError, SettingsError
-
-ConnectionKind = Literal["files", "duckdb", "postgres"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if not self.start < self.train_end <= self.end:
-            raise SettingsError(f"a window needs start < train_end <= end, got {self.start}, {self.train_end}, {self.end}")
+            raise SettingsError(
+                f"a window needs start < train_end <= end, got {self.start}, {self.train_end}, {self.end}"
+            )
 
     def __str__(self) -> str:
         return f"[{self.start.date()}, {self.end.date()}) in {self.time_zone}"
@@ -72,7 +66,7 @@ class Window:
             A field is missing or no time.
         """
         try:
-            zone = time_zone(fields["time_zone"])
+            zone = find_time_zone(fields["time_zone"])
             start, train_end, end = (
                 datetime.fromisoformat(fields[name]).astimezone(zone) for name in ("start", "train_end", "end")
             )
@@ -81,7 +75,7 @@ class Window:
         return cls(start, train_end, end, fields["time_zone"])
 
 
-def time_zone(name: str) -> ZoneInfo:
+def find_time_zone(name: str) -> ZoneInfo:
     """Find a time zone by its IANA name.
 
     Raises
@@ -122,7 +116,7 @@ def window_at(
     SettingsError
         Unknown time zone, or no days to learn from.
     """
-    zone = _zone(time_zone)
+    zone = find_time_zone(time_zone)
     if isinstance(at, datetime):
         local = at.astimezone(zone) if at.tzinfo else at
         end = local.date() - timedelta(days=lag_days)
@@ -132,80 +126,3 @@ def window_at(
     start = train_end - timedelta(days=train_days)
     start_at, train_end_at, end_at = (datetime.combine(day, time(), zone) for day in (start, train_end, end))
     return Window(start_at, train_end_at, end_at, time_zone)
-
-
-_zone = time_zone
-
-
-@dataclass(frozen=True)
-class Query:
-    """Which rows and columns to read.
-
-    Parameters
-    ----------
-    path, sql : str or None
-        One of the two. A path pattern below the connection's root (a table's name for databases), or one ``SELECT``.
-    timestamp : str
-        Column that says when the row happened. Without an offset it is local time in `time_zone`.
-    time_zone : str
-        IANA name.
-    cluster : str or None
-        Column whose value names the row's cluster; None takes the local day of `timestamp`.
-    columns : tuple of str
-        Columns to read.
-    names : tuple of str or None
-        What the columns are called from here on; None keeps their names.
-    """
-
-    path: str | None
-    sql: str | None
-    timestamp: str
-    time_zone: str = "UTC"
-    cluster: str | None = None
-    columns: tuple[str, ...] = ()
-    names: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A named place to read from. Its URL may hold a password and is in no ``repr``, log or error.
-
-    Parameters
-    ----------
-    name : str
-        As in the spec's ``source.connection``.
-    kind : {"files", "duckdb", "postgres"}
-        How it is read.
-    url : str or None
-        Root folder or fsspec URL; a DuckDB file; a Postgres URL. None is the working directory.
-    """
-
-    name: str
-    kind: ConnectionKind
-    url: str | None = field(default=None, repr=False)
-
-
-def resolve_connection(name: str, environ: Mapping[str, str] = os.environ) -> Connection:
-    """Find a connection by name.
-
-    ``BNPIPE_CONN_<NAME>`` holds its URL: a folder, ``s3://…`` or another fsspec URL, ``duckdb:///file``, or
-    ``postgresql://user:password@host/database``. ``local`` needs none: files below ``BNPIPE_DATA``, else below the
-    working directory.
-
-    Raises
-    ------
-    SettingsError
-        No such variable, or a URL that is none of these.
-    """
-    variable = "BNPIPE_CONN_" + "".join(letter if letter.isalnum() else "_" for letter in name.upper())
-    url = environ.get(variable)
-    if not url:
-        if name == "local":
-            return Connection(name, "files", environ.get("BNPIPE_DATA") or None)
-        raise SettingsError(f"connection {name!r} is unknown: set {variable} to a folder, duckdb:///file or postgresql://…")
-    scheme = url.partition("://")[0].lower() if "://" in url else ""
-    if scheme.startswith(("postgres", "postgresql")):
-        return Connection(name, "postgres", "postgresql://" + url.partition("://")[2])
-    if scheme == "duckdb":
-        return Connection(name, "duckdb", url.partition("://")[2].removeprefix("/") if url.startswith("duckdb:///") else url)
-    return Connection(name, "files", url.removeprefix("file://"))
