@@ -7,15 +7,17 @@ so it is held sparse.
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnpipe.errors import NetworkError
+from bnpipe.errors import FormatError, NetworkError, shorten
 from bnpipe.schema import MISSING
 
 MAX_CELLS: Final[int] = 2**27
@@ -145,6 +147,27 @@ class FamilyCounts:
         flat = target[kept] * self.table_size + self.cells[kept] % self.table_size
         return _gather((cluster_count, *self.shape[1:]), flat, self.counts[kept])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give JSON-ready fields; cells are packed as steps from one to the next, which compress well."""
+        steps = np.diff(self.cells, prepend=np.int64(0))
+        return {"shape": list(self.shape), "steps": _pack(steps), "counts": _pack(self.counts)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> FamilyCounts:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises
+        ------
+        FormatError
+            The fields are damaged.
+        """
+        try:
+            clusters, configurations, states = fields["shape"]
+            steps, counts = _unpack(fields["steps"]), _unpack(fields["counts"])
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            raise FormatError(f"damaged counts: {type(error).__name__}: {shorten([error])}") from error
+        return cls((clusters, configurations, states), np.cumsum(steps, dtype=np.int64), counts)
+
     def __add__(self, other: FamilyCounts) -> FamilyCounts:
         """Add cell by cell; both must have the same shape."""
         if not isinstance(other, FamilyCounts):
@@ -156,7 +179,7 @@ class FamilyCounts:
 
 
 def family_counts(
-    codes: NDArray[np.uint8],
+    codes: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
     cardinalities: Sequence[int],
     clusters: NDArray[np.integer[Any]] | None = None,
     cluster_count: int = 0,
@@ -189,7 +212,9 @@ def family_counts(
     return _count((groups, math.prod(parents), states), flat)
 
 
-def contingency(codes: NDArray[np.uint8], cardinalities: Sequence[int]) -> NDArray[np.int64]:
+def contingency(
+    codes: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], cardinalities: Sequence[int]
+) -> NDArray[np.int64]:
     """Count all combinations of states.
 
     Parameters
@@ -213,7 +238,7 @@ def contingency(codes: NDArray[np.uint8], cardinalities: Sequence[int]) -> NDArr
 
 
 def _flat_codes(
-    codes: NDArray[np.uint8], cardinalities: Sequence[int]
+    codes: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], cardinalities: Sequence[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_] | slice]:
     """Give the mixed-radix code of every row without a missing cell, and which rows those are."""
     if len(codes) != len(cardinalities):
@@ -250,3 +275,12 @@ def _sums(places: NDArray[np.int64], counts: NDArray[np.int64], size: int) -> ND
     sums: NDArray[np.int64] = np.zeros(size, dtype=np.int64)
     np.add.at(sums, places, counts)  # exact, where bincount with weights would go through floats
     return sums
+
+
+def _pack(array: NDArray[np.int64]) -> str:
+    """Write integers as base64 of zlib of little-endian 8-byte numbers."""
+    return base64.b64encode(zlib.compress(array.astype("<i8").tobytes(), 6)).decode("ascii")
+
+
+def _unpack(text: str) -> NDArray[np.int64]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), dtype="<i8").astype(np.int64)

@@ -1,0 +1,161 @@
+"""From rows to a network with counts, and from networks to networks: merge and refit.
+
+Each family is counted on the rows where the whole family is observed. That uses more rows than the complete ones
+and is right if values are missing at random given what is observed (Little & Rubin 2002, ch. 1.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnpipe.counts import FamilyCounts, family_counts
+from bnpipe.data import Dataset, order_labels
+from bnpipe.errors import DataError, NetworkError, shorten
+from bnpipe.network import Network, Prior, complete_parents, topological_order
+
+
+def fit(data: Dataset, parents: Mapping[str, Sequence[str]], equivalent_sample_size: float = 0.0) -> Network:
+    """Count every family of a graph by cluster.
+
+    Parameters
+    ----------
+    data : Dataset
+    parents : mapping of str to sequence of str
+        Parents of each node, such as `LearnedStructure.parents`; a node left out has none.
+    equivalent_sample_size : float
+        Rows' worth of a BDeu prior; 0.0 is maximum likelihood.
+
+    Raises
+    ------
+    NetworkError
+        Unknown node, cycle, a table too large, or a sample size that is negative or not finite.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> data = Dataset.from_pandas(pd.DataFrame({"a": ["x", "x", "y"], "b": ["u", "v", "u"]}))
+    >>> fit(data, {"b": ("a",)}).cpd("b").table.tolist()
+    [[0.5, 0.5], [1.0, 0.0]]
+    """
+    prior = Prior() if equivalent_sample_size == 0 else Prior("bdeu", float(equivalent_sample_size))
+    complete = complete_parents(data.schema.names, parents)
+    topological_order(complete)  # before the counting, which costs more
+    counts = {node: _count(data, node, family) for node, family in complete.items()}
+    return Network(data.schema, complete, counts=counts, prior=prior, cluster_labels=data.cluster_labels)
+
+
+def merge(networks: Iterable[Network]) -> Network:
+    """Add the counts of networks over the same schema, graph and prior; clusters of the same label add up.
+
+    Raises
+    ------
+    NetworkError
+        There are none, or they differ in more than their counts.
+    NoCountsError
+        One of them was imported.
+    """
+    networks = list(networks)
+    if not networks:
+        raise NetworkError("no networks to merge")
+    first = networks[0]
+    for other in networks[1:]:
+        _check_mergeable(first, other)
+    labels = order_labels(label for network in networks for label in network.cluster_labels)
+    counts: dict[str, FamilyCounts] = {}
+    for network in networks:
+        for node, part in _relabelled(network, labels).items():
+            counts[node] = counts[node] + part if node in counts else part
+    return Network(first.schema, first.parents, counts=counts, prior=first.prior, cluster_labels=labels)
+
+
+def refit(network: Network, data: Dataset, families: Iterable[str]) -> Network:
+    """Count the named families anew on other rows; every other family keeps its counts.
+
+    Clusters of both are kept; `Network.family_hash` of the others does not change.
+
+    Raises
+    ------
+    NetworkError
+        An unknown node, or another schema.
+    NoCountsError
+        The network was imported.
+    """
+    nodes = tuple(dict.fromkeys(families))
+    if strangers := [node for node in nodes if node not in network.parents]:
+        raise NetworkError(f"no nodes {shorten(strangers)} to refit; there are {shorten(network.nodes)}")
+    if data.schema != network.schema:
+        raise NetworkError("refit needs data of the network's own schema")
+    if bool(data.cluster_labels) != bool(network.cluster_labels):
+        raise NetworkError("refit needs clusters in both the network and the data, or in neither")
+    labels = order_labels((*network.cluster_labels, *data.cluster_labels))
+    counts = _relabelled(network, labels)
+    for node in nodes:
+        fresh = _count(data, node, network.parents[node])
+        counts[node] = fresh.place(_places(data.cluster_labels, labels), max(1, len(labels)))
+    return Network(network.schema, network.parents, counts=counts, prior=network.prior, cluster_labels=labels)
+
+
+def log_likelihood_rows(network: Network, data: Dataset) -> NDArray[np.float64]:
+    """Score rows by table look-up, the sum over nodes of ln P(state | parents' states).
+
+    Returns
+    -------
+    float64 (rows,)
+        In nats; -inf where the network says impossible, NaN where a cell is missing (`inference` sums those out).
+
+    Raises
+    ------
+    DataError
+        The data have another schema.
+    """
+    if data.schema != network.schema:
+        raise DataError("the data have another schema than the network")
+    total: NDArray[np.float64] = np.zeros(data.rows)
+    for node in network.nodes:
+        with np.errstate(divide="ignore"):
+            logs = np.log(network.cpd(node).table).ravel()
+        flat, *rest = _family_codes(data, node, network.parents[node])
+        places = flat.astype(np.int64)
+        for codes, name in zip(rest, (*network.parents[node], node)[1:], strict=True):
+            places = places * data.schema[name].cardinality + codes
+        total += logs[np.minimum(places, logs.size - 1)]
+    total[~data.complete] = np.nan
+    return total
+
+
+def _family_codes(data: Dataset, node: str, parents: Sequence[str]) -> list[NDArray[np.uint8]]:
+    return [data.column(name) for name in (*parents, node)]
+
+
+def _count(data: Dataset, node: str, parents: Sequence[str]) -> FamilyCounts:
+    cardinalities = [data.schema[name].cardinality for name in (*parents, node)]
+    try:
+        return family_counts(_family_codes(data, node, parents), cardinalities, data.clusters, data.cluster_count)
+    except NetworkError as error:
+        raise NetworkError(f"{node}: {error}") from error
+
+
+def _relabelled(network: Network, labels: tuple[str, ...]) -> dict[str, FamilyCounts]:
+    """Give the counts of every node over a longer list of clusters."""
+    places = _places(network.cluster_labels, labels)
+    return {node: network.family_counts(node).place(places, max(1, len(labels))) for node in network.nodes}
+
+
+def _places(own: tuple[str, ...], labels: tuple[str, ...]) -> NDArray[np.int64]:
+    place_of = {label: place for place, label in enumerate(labels)}
+    return np.array([place_of[label] for label in own] or [0], dtype=np.int64)
+
+
+def _check_mergeable(first: Network, other: Network) -> None:
+    if first.schema != other.schema:
+        raise NetworkError("networks of different schemas can't be merged")
+    if dict(first.parents) != dict(other.parents):
+        changed = [node for node in first.nodes if first.parents[node] != other.parents[node]]
+        raise NetworkError(f"networks of different graphs can't be merged; parents differ at {shorten(changed)}")
+    if first.prior != other.prior:
+        raise NetworkError("networks with different priors can't be merged; use with_prior first")
+    if bool(first.cluster_labels) != bool(other.cluster_labels):
+        raise NetworkError("networks with and without clusters can't be merged")
