@@ -1,0 +1,168 @@
+"""Domain values made from a spec, where that takes more than naming fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnpipe.config.bif import read_parents
+from bnpipe.config.variables import EdgesVariable, QuantilesVariable, StatesVariable
+from bnpipe.errors import SchemaError, SpecError, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bnpipe.config.spec import ModelSpec, Overrides
+    from bnpipe.expectations import FeatureRule
+    from bnpipe.schema import Schema, Variable
+
+
+def check_overrides(spec: ModelSpec, overrides: Overrides) -> None:
+    """Refuse changes that contradict the rest of the spec.
+
+    Raises
+    ------
+    SpecError
+        A score or a limit of parents for a graph that experts drew, or fewer parents than are required.
+    """
+    structure = spec.structure
+    for key in ("score", "max_parents"):
+        value = getattr(overrides, key)
+        if structure.graph is not None and value not in (None, getattr(structure, key)):
+            raise SpecError(
+                f"{spec.name}: {key} = {value} has no effect, the graph is drawn by experts; leave it empty"
+            )
+    limit = overrides.max_parents
+    if limit is not None:
+        for child in dict.fromkeys(child for _, child in structure.required):
+            parents = {parent for parent, other in structure.required if other == child}
+            if len(parents) > limit:
+                raise SpecError(
+                    f"{spec.name}: max_parents = {limit}, but {child} has {len(parents)} required parents "
+                    f"({shorten(sorted(parents))}); allow at least {len(parents)}"
+                )
+
+
+def learn_schema(spec: ModelSpec, frame: pd.DataFrame | None) -> Schema:
+    """Build the schema; the edges of quantiles come from `frame`, whose columns have the variables' names.
+
+    Raises
+    ------
+    SchemaError
+        A variable can't be cut into bins; names it.
+    """
+    from bnpipe.schema import Schema
+
+    return Schema(tuple(_variable(name, variable, frame) for name, variable in spec.variables.items()))
+
+
+def _variable(
+    name: str, variable: StatesVariable | EdgesVariable | QuantilesVariable, frame: pd.DataFrame | None
+) -> Variable:
+    if not isinstance(variable, QuantilesVariable):
+        return variable.variable(name)
+    if frame is None:
+        raise SchemaError(f"{name}: its {variable.quantiles} quantiles are learned from rows; give the training rows")
+    if name not in frame.columns:
+        raise SchemaError(f"{name}: the training rows have no such column; they have {shorten(frame.columns)}")
+    column = frame[name].dropna()
+    try:
+        return variable.learn(name, column.to_numpy(dtype="float64"))
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"{name}: quantiles need numbers, the column holds {column.dtype}: {error}") from error
+    except SchemaError as error:
+        raise SchemaError(f"{name}: {error}") from error
+
+
+def schema_reusable_from(spec: ModelSpec, schema: Schema, previous: ModelSpec | None) -> bool:
+    """See :meth:`ModelSpec.schema_reusable_from`."""
+    if schema.names != tuple(spec.variables):
+        return False
+    for name, variable in spec.variables.items():
+        if not isinstance(variable, QuantilesVariable):
+            if variable.variable(name) != schema[name]:
+                return False
+            continue
+        if previous and previous.columns.get(name) != spec.columns[name]:
+            return False
+        if not _same_bins(variable, schema[name], previous.variables.get(name) if previous else None):
+            return False
+    return True
+
+
+def _same_bins(
+    variable: QuantilesVariable,
+    learned: Variable,
+    previous: StatesVariable | EdgesVariable | QuantilesVariable | None,
+) -> bool:
+    if learned.edges is None or variable.with_edges(learned.name, learned.edges) != learned:
+        return False
+    if isinstance(previous, QuantilesVariable):
+        return previous.quantiles == variable.quantiles
+    return previous is None and len(learned.edges) == variable.quantiles - 1
+
+
+def evidence(spec: ModelSpec, target: str) -> tuple[str, ...]:
+    """See :meth:`ModelSpec.evidence`."""
+    level = {name: place for place, tier in enumerate(spec.structure.tiers) for name in tier}
+    others = [name for name in spec.variables if name != target]
+    if target not in level:
+        return tuple(others)
+    return tuple(name for name in others if name not in level or level[name] < level[target])
+
+
+def feature_rules(spec: ModelSpec) -> tuple[FeatureRule, ...]:
+    """See :meth:`ModelSpec.feature_rules`.
+
+    Values outside the states are allowed where `other` takes them, so there only nulls are checked.
+    """
+    return tuple(_rule(name, variable) for name, variable in spec.variables.items())
+
+
+def _rule(name: str, variable: StatesVariable | EdgesVariable | QuantilesVariable) -> FeatureRule:
+    from bnpipe.expectations import FeatureRule
+
+    if isinstance(variable, StatesVariable):
+        return FeatureRule(
+            name=name,
+            kind="states",
+            states=None if variable.other else variable.all_states,
+            max_missing=variable.largest_missing_share,
+            missing_severity=variable.missing_severity,
+            unknown_severity=variable.unknown_severity,
+        )
+    return FeatureRule(
+        name=name,
+        kind="numeric",
+        minimum=variable.minimum,
+        maximum=variable.maximum,
+        max_missing=variable.largest_missing_share,
+        missing_severity=variable.missing_severity,
+        unknown_severity=variable.range_severity,
+    )
+
+
+def expert_parents(spec: ModelSpec, base_dir: Path | None) -> dict[str, tuple[str, ...]] | None:
+    """See :meth:`ModelSpec.expert_parents`.
+
+    Raises
+    ------
+    SpecError
+        The BIF file can't be read.
+    """
+    graph = spec.structure.graph
+    if graph is None:
+        return None
+    if graph.arcs is None:
+        drawn = read_parents((base_dir or Path.cwd()) / str(graph.bif))
+        return {name: drawn.get(name, ()) for name in spec.variables}
+    return parents_of(spec.variables, graph.arcs)
+
+
+def parents_of(names: Iterable[str], arcs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Group arcs by child; parents in the order written."""
+    parents: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
+    for parent, child in dict.fromkeys(arcs):
+        parents[child] = (*parents.get(child, ()), parent)
+    return parents

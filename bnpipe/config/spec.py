@@ -1,0 +1,398 @@
+"""The specification of one network: frozen models of its YAML, and the domain values made from them."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from bnpipe.config.scalars import Cron, Day, Days, ModelName, Part, Share, TimeZone, VariableName, looks_per_year
+from bnpipe.config.variables import QuantilesVariable, VariableSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from bnpipe.expectations import FeatureRule
+    from bnpipe.knowledge import Knowledge
+    from bnpipe.release import GateLimits, PromotionRule
+    from bnpipe.schema import Schema
+    from bnpipe.source import Query, Window
+
+Arc = tuple[VariableName, VariableName]
+Score = Literal["bic", "aic", "bdeu", "bds", "k2", "ll"]
+Estimator = Literal["mle", "bayes"]
+Policy = Literal["auto", "approval", "manual"]
+Severity = Literal["critical", "warning"]
+Text = Annotated[str, StringConstraints(min_length=1)]
+PartT = TypeVar("PartT", bound=Part)
+
+
+class SourceSpec(Part):
+    """Where rows come from."""
+
+    connection: Text = Field(
+        default="local",
+        description="Name of a connection: BNPIPE_CONN_<NAME> holds its URL. `local` is files below BNPIPE_DATA.",
+    )
+    path: Text | None = Field(
+        default=None,
+        description="Parquet or CSV files by pattern, below the connection; or package://PACKAGE/folder/file.csv.",
+        examples=["flights/day=*/*.parquet"],
+    )
+    sql: Text | None = Field(default=None, description="Or one SELECT.", examples=["SELECT * FROM claims"])
+    timestamp: Text = Field(description="Column that says when the row happened.", examples=["departure"])
+    time_zone: TimeZone = Field(
+        default="UTC", description="IANA name; days begin at its midnight.", examples=["Europe/Berlin"]
+    )
+    lag: Days = Field(default=0, description="Days that rows need to arrive; the window ends that much earlier.")
+    until: Day | None = Field(
+        default=None,
+        description="Last day the source has, if it has ended; later scheduled runs skip.",
+        examples=["2013-12-31"],
+    )
+    cluster: Text | None = Field(
+        default=None, description="Column whose rows belong together (depend on each other); left out: the local day."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.sql is None):
+            raise ValueError("needs exactly one of the keys path, sql")
+        return self
+
+
+class WindowSpec(Part):
+    """Which days a training learns from and is proved on."""
+
+    train: Days = Field(ge=1, description="Days to learn from.", examples=["90d"])
+    held_out: Days = Field(ge=1, description="Days after those, kept from learning, to prove it on.", examples=["14d"])
+
+
+class TargetSpec(Part):
+    """A variable whose posterior is served."""
+
+    tolerance: float = Field(
+        default=0.002, ge=0.0, description="Nats per row by which its log-loss may worsen in a promotion."
+    )
+
+
+def _empty_target(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class GraphSpec(Part):
+    """A graph drawn by experts."""
+
+    arcs: tuple[Arc, ...] | None = Field(
+        default=None, description="Arcs [parent, child].", examples=[[["rain", "late"]]]
+    )
+    bif: Text | None = Field(default=None, description="BIF file whose arcs to take, relative to this file.")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.arcs is None and self.bif is None:
+            raise ValueError("needs one of the keys arcs, bif")
+        return self
+
+
+class StructureSpec(Part):
+    """How the graph is learned, or which graph it is."""
+
+    score: Score = Field(default="bic", description="Score to maximise.")
+    max_parents: int = Field(default=3, ge=0, le=30, description="Most parents a variable may have.")
+    tabu: int = Field(default=0, ge=0, description="Length of the tabu list; 0 is plain hill climbing.")
+    restarts: int = Field(default=0, ge=0, description="Random restarts.")
+    seed: int = Field(default=0, ge=0, description="Seed of the restarts; same seed, same graph.")
+    required: tuple[Arc, ...] = Field(default=(), description="Arcs [parent, child] the graph must have.")
+    forbidden: tuple[Arc, ...] = Field(default=(), description="Arcs [parent, child] the graph must not have.")
+    tiers: tuple[tuple[VariableName, ...], ...] = Field(
+        default=(),
+        description="Lists of variables in order of time: arcs never point to an earlier list. Variables in none are "
+        "free. A target is predicted from the tiers before its own.",
+        examples=[[["hour", "carrier"], ["delay"]]],
+    )
+    bootstraps: int = Field(
+        default=0, ge=0, le=10_000, description="Cluster bootstraps for the strength of arcs; 0: none."
+    )
+    graph: GraphSpec | None = Field(default=None, description="A graph drawn by experts; nothing is learned then.")
+
+
+class ParametersSpec(Part):
+    """How the conditional distributions follow from the counts."""
+
+    estimator: Estimator = Field(default="mle", description="`mle` maximum likelihood, or `bayes` with a BDeu prior.")
+    equivalent_sample_size: float = Field(
+        default=10.0, gt=0.0, description="Rows that the prior is worth, with `estimator: bayes`."
+    )
+
+
+class GatesSpec(Part):
+    """What every new version must reach on held-out rows, whatever the champion does."""
+
+    min_rows: int = Field(default=100, ge=0, description="Fewest held-out rows.")
+    max_impossible_share: Share = Field(
+        default=0.05, description="Share of held-out rows the served CPDs call impossible."
+    )
+    max_unseen_share: Share = Field(
+        default=0.01, description="Share of held-out rows with a value that no state takes."
+    )
+    max_overfit: float = Field(default=1.0, ge=0.0, description="Training minus held-out log-likelihood, nats per row.")
+    beat_marginal: bool = Field(
+        default=True, description="Every target must beat its own marginal distribution in log-loss."
+    )
+    max_calibration_error: Share = Field(default=0.1, description="Largest expected calibration error of a target.")
+
+
+class ExpectationSpec(Part):
+    """One more expectation of Great Expectations."""
+
+    type: Text = Field(description="Its name.", examples=["expect_column_mean_to_be_between"])
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments; columns by the variable's name.")
+    severity: Severity = Field(default="critical", description="`critical` stops the run, `warning` is recorded.")
+
+
+class ValidationSpec(Part):
+    """What the rows of a window must fulfil before anything is learned, beside what the variables say."""
+
+    min_rows: int = Field(default=1, ge=1, description="Fewest rows of the window.")
+    max_duplicates: Share = Field(default=1.0, description="Largest share of rows that repeat another in every column.")
+    expectations: tuple[ExpectationSpec, ...] = Field(default=(), description="Further expectations.")
+
+
+class PromotionSpec(Part):
+    """When a new version takes over."""
+
+    policy: Policy = Field(
+        default="auto",
+        description="`auto` promotes a winner, `approval` asks a person in Airflow, `manual` leaves it to MLflow.",
+    )
+    rope: float = Field(default=0.005, gt=0.0, description="Difference that does not matter, in nats per row.")
+    lucky_per_year: float = Field(default=1.0, gt=0.0, description="Promotions of an equal model tolerated a year.")
+    min_clusters: int = Field(default=10, ge=2, description="Fewest held-out clusters for a decision.")
+
+
+def _short_policy(value: Any) -> Any:
+    return {"policy": value} if isinstance(value, str) else value
+
+
+class Overrides(Part):
+    """What one run may change: the trigger form and the options of ``bnpipe train``."""
+
+    end: Day | None = Field(default=None, description="End of the window: the local midnight that begins this day.")
+    score: Score | None = Field(default=None, description="Score to maximise.")
+    max_parents: int | None = Field(default=None, ge=0, le=30, description="Most parents a variable may have.")
+    estimator: Estimator | None = Field(default=None, description="Maximum likelihood or Bayes.")
+    equivalent_sample_size: float | None = Field(default=None, gt=0.0, description="Rows that the prior is worth.")
+    promotion: Policy | None = Field(default=None, description="Who promotes.")
+    relearn_schema: bool = Field(
+        default=False, description="Learn quantile bins anew instead of reusing the champion's."
+    )
+    reason: str | None = Field(default=None, max_length=1000, description="Why a person started this run.")
+
+
+class ModelSpec(Part):
+    """The specification of one network."""
+
+    name: ModelName = Field(description="Name of the network: small letters, digits, _ and -.", examples=["flights"])
+    owner: Text = Field(description="Who answers for it.", examples=["ops-analytics@example.com"])
+    description: str = Field(default="", description="What it is for.")
+    source: SourceSpec = Field(description="Where rows come from.")
+    window: WindowSpec = Field(description="Which days to learn from and to prove on.")
+    variables: dict[VariableName, VariableSpec] = Field(min_length=2, description="The variables, by name.")
+    targets: dict[VariableName, Annotated[TargetSpec, BeforeValidator(_empty_target)]] = Field(
+        min_length=1, description="Variables whose posteriors are served.", examples=[{"late": {"tolerance": 0.002}}]
+    )
+    structure: StructureSpec = Field(default=StructureSpec(), description="How the graph is learned, or which it is.")
+    parameters: ParametersSpec = Field(default=ParametersSpec(), description="How CPDs follow from counts.")
+    gates: GatesSpec = Field(default=GatesSpec(), description="What every version must reach.")
+    validation: ValidationSpec = Field(default=ValidationSpec(), description="What the rows must fulfil.")
+    promotion: Annotated[PromotionSpec, BeforeValidator(_short_policy)] = Field(
+        default=PromotionSpec(), description="When a new version takes over; `auto`, `approval` or `manual` for short."
+    )
+    schedule: Cron | None = Field(
+        default=None,
+        description="Cron of the training, in the source's time zone; left out: only by hand.",
+        examples=["0 6 * * *"],
+    )
+
+    # -- resolution
+
+    def resolved_json(self) -> str:
+        """Give canonical JSON: every default written out, keys sorted. Part of a training's identity."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_resolved(cls, text: str) -> ModelSpec:
+        """Read what :meth:`resolved_json` wrote.
+
+        Raises
+        ------
+        FormatError
+            Not a resolved spec of this version of bnpipe.
+        """
+        from pydantic import ValidationError
+
+        from bnpipe.errors import FormatError
+
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise FormatError(f"not a resolved spec of this version of bnpipe: {error.errors()[0]['msg']}") from error
+
+    def apply(self, overrides: Overrides) -> ModelSpec:
+        """Give the spec as one run changes it; `end`, `relearn_schema` and `reason` are the caller's.
+
+        Raises
+        ------
+        SpecError
+            A change that contradicts the rest of the spec.
+        """
+        from bnpipe.config.builders import check_overrides
+
+        check_overrides(self, overrides)
+        structure = _changed(self.structure, score=overrides.score, max_parents=overrides.max_parents)
+        parameters = _changed(
+            self.parameters,
+            estimator=overrides.estimator,
+            equivalent_sample_size=overrides.equivalent_sample_size,
+        )
+        promotion = _changed(self.promotion, policy=overrides.promotion)
+        return self.model_copy(update={"structure": structure, "parameters": parameters, "promotion": promotion})
+
+    # -- domain values
+
+    def window_at(self, at: datetime | date) -> Window:
+        """Place the window: a date is its end, a datetime the end of the data interval."""
+        from bnpipe.source import window_at
+
+        return window_at(
+            at,
+            time_zone=self.source.time_zone,
+            lag_days=self.source.lag,
+            train_days=self.window.train,
+            held_out_days=self.window.held_out,
+        )
+
+    def ended(self, at: datetime | date) -> str | None:
+        """Say why there is nothing new to learn at `at`, if the source has ended before; else None."""
+        until = self.source.until
+        if until is None or self.window_at(at).end.date() <= until + timedelta(days=1):
+            return None
+        return f"the source of {self.name} has ended: source.until is {until}"
+
+    def query(self) -> Query:
+        """Say which rows and columns to read; columns are renamed to the variables' names."""
+        from bnpipe.source import Query
+
+        source = self.source
+        return Query(
+            path=source.path,
+            sql=source.sql,
+            timestamp=source.timestamp,
+            time_zone=source.time_zone,
+            cluster=source.cluster,
+            columns=tuple(self.columns.values()),
+            names=tuple(self.columns),
+        )
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Variable -> column of the source."""
+        return {name: variable.column or name for name, variable in self.variables.items()}
+
+    def learned_columns(self) -> tuple[str, ...]:
+        """Variables whose bins are quantiles of the data; the columns that :meth:`learn_schema` needs."""
+        return tuple(name for name, variable in self.variables.items() if isinstance(variable, QuantilesVariable))
+
+    def equivalent_sample_size(self) -> float:
+        """Rows that the prior is worth: 0 for maximum likelihood."""
+        return self.parameters.equivalent_sample_size if self.parameters.estimator == "bayes" else 0.0
+
+    def knowledge(self) -> Knowledge:
+        """Give what experts know of the arcs."""
+        from bnpipe.knowledge import Knowledge
+
+        structure = self.structure
+        return Knowledge(required=structure.required, forbidden=structure.forbidden, tiers=structure.tiers)
+
+    def expert_parents(self, base_dir: Path | None = None) -> dict[str, tuple[str, ...]] | None:
+        """Parents of every variable in the graph drawn by experts; None if the graph is to be learned.
+
+        A spec read by :func:`load_spec` already holds the arcs of its BIF file; `base_dir` is where else to find it.
+        """
+        from bnpipe.config.builders import expert_parents
+
+        return expert_parents(self, base_dir)
+
+    def evidence(self, target: str) -> tuple[str, ...]:
+        """Variables known before `target`: those in earlier tiers or in none; all others if it is in no tier."""
+        from bnpipe.config.builders import evidence
+
+        return evidence(self, target)
+
+    def fixed_schema(self) -> Schema | None:
+        """Give the schema if nothing of it is learned from data, else None."""
+        from bnpipe.config.builders import learn_schema
+
+        return None if self.learned_columns() else learn_schema(self, None)
+
+    def learn_schema(self, frame: pd.DataFrame) -> Schema:
+        """Give the schema, with quantile bins learned from `frame` (training rows, columns named as variables)."""
+        from bnpipe.config.builders import learn_schema
+
+        return learn_schema(self, frame)
+
+    def schema(self, frame: pd.DataFrame | None = None) -> Schema:  # type: ignore[override]
+        """Give the fixed schema, or learn one from the training rows in `frame`."""
+        from bnpipe.config.builders import learn_schema
+
+        return learn_schema(self, frame)
+
+    def schema_reusable_from(self, schema: Schema, previous: ModelSpec | None = None) -> bool:
+        """Whether a champion's schema, learned bins included, still is one of these variables.
+
+        Parameters
+        ----------
+        schema : Schema
+            The champion's.
+        previous : ModelSpec or None
+            The champion's spec. With it the answer is exact. Without it, a variable that ties left with fewer bins
+            than `quantiles` counts as changed.
+        """
+        from bnpipe.config.builders import schema_reusable_from
+
+        return schema_reusable_from(self, schema, previous)
+
+    def feature_rules(self, schema: Schema | None = None) -> tuple[FeatureRule, ...]:
+        """Say what each column must fulfil before anything is learned."""
+        from bnpipe.config.builders import feature_rules
+
+        return feature_rules(self)
+
+    def gate_limits(self) -> GateLimits:
+        """Limits of the absolute gates."""
+        from bnpipe.release import GateLimits
+
+        return GateLimits(**self.gates.model_dump())
+
+    def promotion_rule(self) -> PromotionRule:
+        """How champion and challenger are compared."""
+        from bnpipe.release import PromotionRule
+
+        rule = self.promotion
+        return PromotionRule(
+            rope=rule.rope,
+            lucky_per_year=rule.lucky_per_year,
+            looks_per_year=looks_per_year(self.schedule),
+            min_clusters=rule.min_clusters,
+            tolerances={name: target.tolerance for name, target in self.targets.items()},
+        )
+
+
+def _changed(part: PartT, **changes: Any) -> PartT:
+    given = {key: value for key, value in changes.items() if value is not None}
+    return part.model_copy(update=given) if given else part
