@@ -1,0 +1,1 @@
+"""`bnpipe demo`: a whole MLflow and Airflow on this machine, and what is shown on them."""
