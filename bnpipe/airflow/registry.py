@@ -1,0 +1,91 @@
+"""`bn_registry`: notices when a champion moves, by whatever hand, and puts ledger and alias together again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, BaseOperator, Param
+
+from bnpipe.airflow.specs import models
+from bnpipe.airflow.tasks import as_xcom, retry_settings, short_errors
+from bnpipe.airflow.watcher import ChampionTrigger
+
+log = logging.getLogger("bnpipe.airflow")
+
+POLL_VARIABLE = "BNPIPE_POLL_SECONDS"
+
+
+def champion_asset(name: str, *, poll_seconds: float = 5.0) -> Asset:
+    """Give the asset of a model's champion; its events say ``model``, ``version`` and ``previous``."""
+    watcher = AssetWatcher(name=f"champion of {name}", trigger=ChampionTrigger(name, poll_seconds))
+    return Asset(f"champion of {name}", uri=f"bnpipe://champion/{name}", group="bnpipe", watchers=[watcher])
+
+
+def registry_dag() -> DAG:
+    """Make the one Dag that follows all champions. It is unpaused when created: a watcher lives only so long."""
+    poll_seconds = float(os.environ.get(POLL_VARIABLE, "5"))
+    assets = [champion_asset(model.name, poll_seconds=poll_seconds) for model in models()]
+    dag = DAG(
+        "bn_registry",
+        description="Reconcile ledger and champion whenever a champion moves",
+        doc_md=_DOCUMENT,
+        schedule=AssetAny(*assets) if assets else None,
+        is_paused_upon_creation=False,
+        catchup=False,
+        max_active_runs=1,
+        params={
+            "model": Param(
+                None, type=["null", "string"], title="Model", description="Blank: every model bnpipe manages."
+            )
+        },
+        tags=["bnpipe", "registry"],
+        default_args={"owner": "bnpipe", **retry_settings()},
+    )
+    with dag:
+        reconcile = ReconcileOperator(task_id="reconcile")
+        reconcile.returns_dag_result = True
+    return dag
+
+
+class ReconcileOperator(BaseOperator):
+    """Close what a crash left open, and write into the ledger what was moved by hand; safe to run at any time.
+
+    Returns
+    -------
+    list of dict
+        One reconciliation a model.
+    """
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """Reconcile."""
+        from bnpipe import steps
+
+        for event in _events(context):
+            log.info("champion of %s: version %s, before: %s", event["model"], event["version"], event["previous"])
+        with short_errors(context):
+            return [as_xcom(found) for found in steps.reconcile(context["params"]["model"])]
+
+
+def _events(context: Any) -> list[dict[str, Any]]:
+    """Read what the watchers saw."""
+    seen = [
+        event.extra.get("payload", event.extra)
+        for events in context["triggering_asset_events"].values()
+        for event in events
+    ]
+    return [event for event in seen if "model" in event]
+
+
+_DOCUMENT = """# Registry
+
+A watcher polls MLflow for the alias `champion` of every model. When one moves (by a training, an approval, the command
+line, or by a person in the MLflow UI) the asset `champion of NAME` gets an event and this Dag reconciles the ledger:
+
+- a promotion that crashed half-way is closed as done or void,
+- a move by hand becomes an entry with the actor `unknown (MLflow)`, with a warning if that version never passed its
+  gates.
+
+Start it by hand at any time; it changes nothing that is in order.
+"""

@@ -1,0 +1,190 @@
+"""Tasks as thin wrappers of the verbs in :mod:`bnpipe.steps`: errors made short, retries only where they can heal."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, BaseOperatorLink, ExceptionRetryPolicy, RetryAction, RetryRule
+
+from bnpipe import errors
+from bnpipe.errors import BnpipeError
+
+if TYPE_CHECKING:
+    from bnpipe.steps import Training
+
+log = logging.getLogger("bnpipe.airflow")
+
+SNAPSHOT = "snapshot"
+ERROR_KEY = "error"
+
+
+def retryable_errors() -> list[type[BaseException]]:
+    """Name what may heal by itself: an outage, never a wrong spec, a failed gate or a bug."""
+    ours = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BnpipeError)]
+    return [*(kind for kind in ours if kind.retryable), ConnectionError, TimeoutError]
+
+
+def retry_settings() -> dict[str, Any]:
+    """Give the ``default_args`` of every task: three more tries about 10, 20 and 40 seconds apart, or none.
+
+    A task whose worker was killed is not asked for its exception and is tried again as well.
+    """
+    rule = RetryRule(exception=list(retryable_errors()), action=RetryAction.RETRY, reason="it may be back in a minute")
+    return {
+        "retries": 3,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=2),
+        "retry_policy": ExceptionRetryPolicy(rules=[rule], default=RetryAction.FAIL),
+    }
+
+
+@contextmanager
+def short_errors(context: Any) -> Iterator[None]:
+    """Log what went wrong as one line before Airflow's traceback, and keep it as the XCom ``error``.
+
+    The traceback of an error that bnpipe raised on purpose says nothing more than its message and is cut.
+    """
+    try:
+        yield
+    except BnpipeError as error:
+        text = f"{type(error).__name__}: {error}"
+        log.error(text)  # noqa: TRY400
+        context["ti"].xcom_push(key=ERROR_KEY, value=text)
+        raise error.with_traceback(None) from None
+
+
+class MlflowRunLink(BaseOperatorLink):
+    """Button from a task to the MLflow run that tells of its training."""
+
+    name = "MLflow run"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Find the address in the worker, when the task has ended; empty if there is no MLflow run yet."""
+        training = training_of(ti_key)
+        if training is None:
+            return ""
+        from bnpipe.config import Settings
+        from bnpipe.registry import Registry
+
+        return str(Registry(Settings.from_environ().tracking_uri).run_url(training.run_id))
+
+
+class StepOperator(BaseOperator):
+    """Run one verb of :mod:`bnpipe.steps` on the training that the snapshot task began.
+
+    Parameters
+    ----------
+    verb : str
+        Name of a function in ``bnpipe.steps`` that takes a ``Training``.
+
+    Returns
+    -------
+    dict
+        The verb's small record, as XCom.
+    """
+
+    ui_color = "#e8f1fb"
+    operator_extra_links = (MlflowRunLink(),)
+
+    def __init__(self, *, verb: str, **kwargs: Any) -> None:
+        super().__init__(task_id=verb, **kwargs)
+        self.verb = verb
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Call the verb."""
+        from bnpipe import steps
+
+        training = training_of(context["ti"])
+        if training is None:
+            raise RuntimeError(
+                f"no training to {self.verb}: the task {SNAPSHOT!r} left no result; clear it and try again"
+            )
+        with short_errors(context):
+            record = getattr(steps, self.verb)(training)
+        return as_xcom(record)
+
+
+def training_of(ti: Any) -> Training | None:
+    """Read which training this Dag run is about, or None before the snapshot task has succeeded."""
+    values = ti.xcom_pull(task_ids=SNAPSHOT)
+    if not values:
+        return None
+    from bnpipe.steps import Training
+
+    return Training.from_dict(values)
+
+
+def as_xcom(record: Any) -> dict[str, Any]:
+    """Give a record as plain JSON values."""
+    import json
+
+    plain: dict[str, Any] = json.loads(json.dumps(record.to_dict(), default=str))
+    return plain
+
+
+def mark_failed(context: Any) -> None:
+    """Failure callback: end the MLflow run as failed, if it was begun."""
+    from bnpipe import steps
+
+    error = context.get("exception")
+    training = training_of(context["ti"])
+    if training is None:
+        return
+    try:
+        steps.fail(training, f"{context['ti'].task_id}: {error or 'the task was stopped from outside'}")
+    except BnpipeError as second:
+        log.warning("could not write the failure into MLflow: %s", second)
+
+
+@contextmanager
+def connection_in_environment(name: str) -> Iterator[None]:
+    """Let the steps see an Airflow connection as ``BNPIPE_CONN_<NAME>``, unless the environment has one already.
+
+    Nothing is logged; Airflow masks the connection's secrets in whatever else is.
+    """
+    variable = connection_variable(name)
+    url = None if variable in os.environ else airflow_connection(name)
+    if url is None:
+        yield
+        return
+    os.environ[variable] = url
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+
+
+def connection_variable(name: str) -> str:
+    """Name the variable in which :func:`bnpipe.source.resolve_connection` looks for a connection."""
+    return "BNPIPE_CONN_" + "".join(letter if letter.isalnum() else "_" for letter in name.upper())
+
+
+def airflow_connection(name: str) -> str | None:
+    """Look an Airflow connection up and give it as a URL; None if there is none of that name."""
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.log import mask_secret
+
+    try:
+        connection = Connection.get(name)
+    except AirflowNotFoundException:
+        return None
+    url = connection_url(connection)
+    mask_secret(url)
+    return url
+
+
+def connection_url(connection: Any) -> str:
+    """Write an Airflow connection the way ``BNPIPE_CONN_*`` is written.
+
+    A connection of type *File (path)* is a folder; every other type keeps Airflow's own URI.
+    """
+    if connection.conn_type == "fs":
+        return f"file://{connection.extra_dejson.get('path') or connection.host or '/'}"
+    return str(connection.get_uri())

@@ -1,0 +1,83 @@
+"""A real Airflow on SQLite, migrated once, and the small shop of `shop_bench`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shop_bench import REPOSITORY, SPEC, Shop, draw_day
+
+HOME = Path(tempfile.mkdtemp(prefix="bnpipe-airflow-"))
+
+
+def prepare_environment() -> None:
+    """Airflow reads these once, when it is imported first; nothing else in the suite may have done so before."""
+    if "airflow.settings" in sys.modules:
+        raise RuntimeError("Airflow was imported before tests/airflow/conftest.py could say where its database is")
+    (HOME / "plugins").mkdir()
+    os.environ.update(
+        {
+            "AIRFLOW_HOME": str(HOME),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(HOME / "logs"),
+            "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-tests-" * 5,
+            "AIRFLOW__API__BASE_URL": "http://airflow.test:8080",
+        }
+    )
+
+
+prepare_environment()
+
+_names = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> Path:
+    """Migrate Airflow's database and load the Dag bundle's record once."""
+    from airflow.utils import db
+
+    db.initdb()
+    return HOME
+
+
+@pytest.fixture(scope="session")
+def shop_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty days from 1 January 2026 with 40 rows each, drawn with seed 11."""
+    root = tmp_path_factory.mktemp("rows") / "shop"
+    rng = np.random.default_rng(11)
+    for offset in range(50):
+        day = date(2026, 1, 1) + timedelta(days=offset)
+        folder = root / f"day={day}"
+        folder.mkdir(parents=True)
+        draw_day(day, 40, rng).to_parquet(folder / "part.parquet")
+    return root
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of specs."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("BNPIPE_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def shop(airflow_db, shop_rows, models, mlflow_uri, monkeypatch) -> Shop:
+    """A shop with a name that no other test uses, since all share Airflow's database."""
+    name = f"shop{next(_names)}"
+    spec = models / f"{name}.yaml"
+    spec.write_text(SPEC.format(name=name))
+    monkeypatch.setenv("BNPIPE_DATA", str(shop_rows.parent))
+    monkeypatch.setenv("BNPIPE_STORE", str(models.parent / "store"))
+    return Shop(name, models.parent, spec, mlflow_uri)
