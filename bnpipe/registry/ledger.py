@@ -1,0 +1,534 @@
+"""The ledger: who or what moved the champion, when, from which version to which, on what evidence.
+
+MLflow keeps no history of an alias and cannot move it only *if* it still is where one believes it to be. What it has is
+write-once run params: ``(run, key)`` is a primary key of its database, so of two processes that log different values
+under one key exactly one succeeds, and logging the same value again changes nothing (HTTP retries are harmless). That
+is a compare-and-set, and all that follows is built from it.
+
+Where
+    Each registered model has one ledger: an MLflow run of the experiment ``bnpipe ledgers``, named by the tag
+    ``bnpipe.ledger`` of the registered model, which survives renaming. Two first promotions at once must find one
+    ledger: the run is made first, then ``create_registered_model(name, tags={"bnpipe.ledger": run})``, atomic because
+    names are unique; the loser deletes its spare run. A model made by somebody else is adopted by a compare-and-set on
+    the unique name of an experiment that holds nothing but this tag (:meth:`Ledger._adopt`).
+
+How the champion is moved
+    1. Read the ledger, settle what is open (below), and see that the alias is where the ledger says.
+    2. Claim the next number: param ``NNNNNN.claim`` = JSON with a nonce, from, to, actor, reason, evidence, time, kind.
+       Read it back: only the nonce that stands has won. A loser starts again from 1.
+    3. Read the alias again: it is ``from``, or the entry is closed ``void`` and the promotion refused.
+    4. Set the alias. 5. Close: param ``NNNNNN.outcome`` = ``done``, and read back what stands.
+
+How an open entry is settled by somebody else (the mover was killed)
+    Alias at ``to``: ``done``, at once. Otherwise, once the claim is older than the grace (60 s): alias at ``from``:
+    ``void``; elsewhere: ``by hand``. A mover takes less than half of the grace or gives up before step 4, so a live one
+    is not voided under its feet; if it was (a machine slept), it finds ``void`` in step 5 and enters its move again
+    under a new number. A retried promotion voids the entry of its own killed predecessor without waiting.
+    With no entry open and the alias elsewhere than the ledger says, somebody moved it by hand: that is entered too,
+    with actor ``unknown (MLflow)``. The ledger is read *before* the alias: a move in between shows as a lost claim.
+
+Why it holds
+    *One mover.* A number is claimed only by a process that has read every earlier entry closed; entries never reopen;
+    so at most one is open, and of those who claim the same number one wins. *One chain.* A claim's ``from`` is the
+    ledger's position at the number before; since no other entry can lie between, the ``to`` of each ``done`` entry is
+    the ``from`` of the next. *Ledger and alias agree.* ``done`` is written only after the alias was at ``to`` while the
+    entry was open, and what others did to the alias meanwhile becomes the next entry at the next :meth:`settle`.
+    Unseen remain only moves by hand that were taken back before anybody looked: MLflow forgets them.
+
+Clocks enter only through the grace: a machine whose clock is behind by more than half a minute can see its open claims
+voided early, which step 5 repairs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Final, Literal
+
+from bnpipe.errors import PromotionRefused, RegistryError, RegistryUnavailable, VersionNotFound
+from bnpipe.registry.client import EXISTS, INVALID, Connection, code
+
+Outcome = Literal["done", "void", "by hand", "open"]
+Kind = Literal["promotion", "rollback", "by hand"]
+
+CHAMPION: Final = "champion"
+LEDGER_TAG: Final = "bnpipe.ledger"
+MODEL_TAG: Final = "bnpipe.ledger_of"
+EXPERIMENT: Final = "bnpipe ledgers"
+UNKNOWN_ACTOR: Final = "unknown (MLflow)"
+GRACE: Final = 60.0  # seconds
+ROUNDS: Final = 20
+TEXT_LENGTH: Final = 1500  # of reason and evidence each: a param holds 6000 characters
+
+_log = logging.getLogger(__name__)
+
+
+class Anywhere(Enum):
+    """No expectation about which version is champion."""
+
+    ANY = "any"
+
+
+ANY: Final = Anywhere.ANY
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One move of the champion alias.
+
+    Parameters
+    ----------
+    number : int
+        Counted from 1 without gaps.
+    model : str
+        Name of the registered model, as it is called now.
+    source, to : int or None
+        Version before and after; None: no champion.
+    actor : str
+        An Airflow user, the user of the command line, ``schedule`` or ``unknown (MLflow)``.
+    reason, evidence : str
+        Why, and where to look it up: a URL or run id.
+    time : datetime
+        When it was claimed, or noticed if by hand; UTC.
+    outcome : {"done", "void", "by hand", "open"}
+        ``void``: the alias was never moved. ``by hand``: overtaken by somebody in MLflow before it closed.
+    kind : {"promotion", "rollback", "by hand"}
+    key : str
+        What makes a retry the same request; '' if none was given.
+    """
+
+    number: int
+    model: str
+    source: int | None
+    to: int | None
+    actor: str
+    reason: str
+    evidence: str
+    time: datetime
+    outcome: Outcome
+    kind: Kind
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What :meth:`Ledger.settle` found and did.
+
+    Parameters
+    ----------
+    closed, voided, by_hand : tuple of LedgerEntry
+        Orphans whose move had happened, orphans whose move had not, and moves that nobody had announced.
+    warnings : tuple of str
+        What a person should look at.
+    """
+
+    closed: tuple[LedgerEntry, ...] = ()
+    voided: tuple[LedgerEntry, ...] = ()
+    by_hand: tuple[LedgerEntry, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was entered."""
+        return bool(self.closed or self.voided or self.by_hand)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A wish to move the champion."""
+
+    kind: Kind
+    to: int | None
+    actor: str
+    reason: str
+    evidence: str
+    key: str = ""
+
+    def wrote(self, entry: LedgerEntry) -> bool:
+        """Whether an earlier attempt of this very request wrote `entry`."""
+        if self.key or entry.key:
+            return self.key == entry.key and self.to == entry.to and self.kind == entry.kind
+        written = (entry.kind, entry.to, entry.actor, entry.reason, entry.evidence)
+        return written == (self.kind, self.to, self.actor, _cut(self.reason), _cut(self.evidence))
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """All entries of one model as read at one moment."""
+
+    model: str
+    run_id: str
+    entries: tuple[LedgerEntry, ...]
+
+    @property
+    def position(self) -> int | None:
+        """Where the ledger believes the champion to be."""
+        return self.last_done.to if self.last_done else None
+
+    @property
+    def last_done(self) -> LedgerEntry | None:
+        """The latest move that happened."""
+        return next((entry for entry in reversed(self.entries) if entry.outcome == "done"), None)
+
+    @property
+    def open(self) -> LedgerEntry | None:
+        """The entry being carried out, if any."""
+        return next((entry for entry in self.entries if entry.outcome == "open"), None)
+
+    @property
+    def next_number(self) -> int:
+        """The number to claim."""
+        return len(self.entries) + 1
+
+
+def read_entries(model: str, params: Mapping[str, str]) -> tuple[LedgerEntry, ...]:
+    """Read the entries out of a ledger run's params, in order."""
+    numbers = sorted(int(key[:6]) for key in params if key[6:] == ".claim")
+    return tuple(_entry(model, number, params) for number in numbers)
+
+
+def settled_outcome(entry: LedgerEntry, alias: int | None, *, now: float, grace: float = GRACE) -> Outcome:
+    """Say how an open entry is to be closed by a process that did not write it.
+
+    Parameters
+    ----------
+    entry : LedgerEntry
+        An open entry.
+    alias : int or None
+        Where the champion is.
+    now, grace : float
+        Seconds; within the grace its mover may still be at work, and the entry stays ``open``.
+    """
+    if alias == entry.to or entry.kind == "by hand":  # a move by hand was seen before it was claimed
+        return "done"
+    if now - entry.time.timestamp() < grace:
+        return "open"
+    return "void" if alias == entry.source else "by hand"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The protocol of this module's head over one MLflow.
+
+    Parameters
+    ----------
+    connection : Connection
+    clock : callable
+        Seconds since 1970.
+    grace : float
+        Seconds before others may close an open entry.
+    checkpoint : callable
+        Called with ``claimed``, ``moved`` between the steps, so that tests can kill a mover there.
+    """
+
+    connection: Connection
+    clock: Callable[[], float] = time.time
+    grace: float = GRACE
+    checkpoint: Callable[[str], None] = field(default=lambda _stage: None)
+
+    def ensure(self, model: str) -> str:
+        """Give the run id of a model's ledger; registers the model and makes the ledger if needed."""
+        try:
+            return self.find(model) or self._adopt(model)
+        except VersionNotFound:
+            return self._found(model)
+
+    def find(self, model: str) -> str:
+        """Give the run id of a model's ledger, '' if it has none.
+
+        Raises
+        ------
+        VersionNotFound
+            No such registered model.
+        """
+        return str(self.connection.call("get_registered_model", model).tags.get(LEDGER_TAG, ""))
+
+    def read(self, model: str) -> Book:
+        """Read all entries of a model."""
+        return self._book(model, self.ensure(model))
+
+    def alias(self, model: str) -> int | None:
+        """Read where the champion is."""
+        version = self.connection.call("get_registered_model", model).aliases.get(CHAMPION)
+        return None if version is None else int(version)
+
+    def settle(self, model: str, *, author: Request | None = None) -> Reconciliation:
+        """Close orphans and enter moves made by hand; idempotent.
+
+        Parameters
+        ----------
+        model : str
+        author : Request or None
+            A mover that was voided under its feet: an unannounced move to its target is its own.
+        """
+        closed: list[LedgerEntry] = []
+        voided: list[LedgerEntry] = []
+        by_hand: list[LedgerEntry] = []
+        for _ in range(ROUNDS):
+            book = self.read(model)
+            alias = self.alias(model)  # after the ledger: see the module's head
+            if (entry := book.open) is not None:
+                outcome = settled_outcome(entry, alias, now=self.clock(), grace=self.grace)
+                if outcome == "open":
+                    return Reconciliation(tuple(closed), tuple(voided), tuple(by_hand), (self._under_way(entry),))
+                settled = self._close(book, entry, outcome)
+                (closed if settled.outcome == "done" else voided).append(settled)
+            elif alias == book.position:
+                return Reconciliation(tuple(closed), tuple(voided), tuple(by_hand))
+            else:
+                request = author if author is not None and author.to == alias else _noticed(book.position, alias)
+                if (claimed := self._claim(book, request)) is not None:
+                    by_hand.append(self._close(book, claimed, "done"))
+        raise RegistryUnavailable(
+            f"the champion of {model!r} kept moving while its ledger was being settled; try again"
+        )
+
+    def move(self, model: str, request: Request, expected: int | Anywhere | None = ANY) -> LedgerEntry:
+        """Move the champion; exactly one of several movers gets each number.
+
+        Parameters
+        ----------
+        model : str
+        request : Request
+        expected : int or None or ANY
+            The champion that `request` was decided against.
+
+        Raises
+        ------
+        PromotionRefused
+            The champion is another than expected, or is being moved, or is there already.
+        """
+        for _ in range(ROUNDS):
+            self.settle(model)
+            book = self.read(model)
+            if (entry := book.open) is not None:
+                if not request.wrote(entry):
+                    raise PromotionRefused(self._under_way(entry))
+                self._close(book, entry, "void")  # by our own killed predecessor
+                continue
+            if (done := _already_done(book, request)) is not None:
+                return done
+            _refuse_unexpected(book, request, expected)
+            began = time.monotonic()
+            if (claimed := self._claim(book, request)) is not None:
+                return self._carry_out(book, claimed, request, began)
+        raise RegistryUnavailable(f"the champion of {model!r} kept moving; try again")
+
+    def claim(self, run_id: str, key: str, value: str) -> str:
+        """Log a write-once param and give the value that stands, be it ours or another's."""
+        try:
+            self.connection.call("log_param", run_id, key, value)
+        except RegistryError as error:
+            if code(error) != INVALID:
+                raise
+        standing = self.params(run_id).get(key)
+        if standing is None:
+            raise RegistryError(f"MLflow did not keep param {key!r} of ledger run {run_id}")
+        return standing
+
+    def params(self, run_id: str) -> Mapping[str, str]:
+        """Read a ledger run's params; a run that someone deleted is brought back."""
+        run = self.connection.call("get_run", run_id)
+        if run.info.lifecycle_stage == "deleted":
+            _log.warning("ledger run %s had been deleted in MLflow; restored", run_id)
+            self.connection.call("restore_experiment", run.info.experiment_id)
+            self.connection.call("restore_run", run_id)
+        params: Mapping[str, str] = run.data.params
+        return params
+
+    def _carry_out(self, book: Book, entry: LedgerEntry, request: Request, began: float) -> LedgerEntry:
+        self.checkpoint("claimed")
+        if (alias := self.alias(book.model)) != entry.source:
+            self._close(book, entry, "void")
+            raise PromotionRefused(
+                f"{_version(entry.to)} of {book.model!r} was not promoted: meanwhile somebody made "
+                f"{_version(alias)} the champion in MLflow"
+            )
+        if time.monotonic() - began > self.grace / 2:
+            self._close(book, entry, "void")
+            raise RegistryUnavailable(
+                f"MLflow took too long to promote {_version(entry.to)} of {book.model!r}; try again"
+            )
+        try:
+            self._set_alias(book.model, entry.to)
+        except VersionNotFound:
+            self._close(book, entry, "void")
+            raise
+        self.checkpoint("moved")
+        closed = self._close(book, entry, "done")
+        return closed if closed.outcome == "done" else self._enter_again(book.model, closed, request)
+
+    def _enter_again(self, model: str, voided: LedgerEntry, request: Request) -> LedgerEntry:
+        """Somebody closed our entry before we had moved the alias: make the ledger say what happened."""
+        _log.warning("ledger of %s: entry %d was closed as %s while being moved", model, voided.number, voided.outcome)
+        self.settle(model, author=request)
+        last = self.read(model).last_done
+        if last is None or last.to != request.to:
+            raise PromotionRefused(f"{_version(request.to)} of {model!r} was overtaken; see bnpipe history {model}")
+        return last
+
+    def _set_alias(self, model: str, version: int | None) -> None:
+        if version is None:
+            self.connection.call("delete_registered_model_alias", model, CHAMPION)
+        else:
+            self.connection.call("set_registered_model_alias", model, CHAMPION, str(version))
+
+    def _claim(self, book: Book, request: Request) -> LedgerEntry | None:
+        """Claim the next number for a request; None if another was first."""
+        number = book.next_number
+        claim = {
+            "nonce": uuid.uuid4().hex,
+            "from": book.position,
+            "to": request.to,
+            "actor": _cut(request.actor, 200),
+            "reason": _cut(request.reason),
+            "evidence": _cut(request.evidence),
+            "time": datetime.fromtimestamp(self.clock(), UTC).isoformat(),
+            "kind": request.kind,
+            "key": _cut(request.key, 200),
+        }
+        value = json.dumps(claim, ensure_ascii=False)
+        name = f"{number:06d}.claim"
+        if self.claim(book.run_id, name, value) != value:
+            return None
+        return _entry(book.model, number, {name: value})
+
+    def _close(self, book: Book, entry: LedgerEntry, outcome: Outcome) -> LedgerEntry:
+        """Close an entry and give it with the outcome that stands."""
+        standing = self.claim(book.run_id, f"{entry.number:06d}.outcome", outcome)
+        return replace(entry, outcome=_outcome(standing))
+
+    def _book(self, model: str, run_id: str) -> Book:
+        try:
+            return Book(model, run_id, read_entries(model, self.params(run_id)))
+        except VersionNotFound as error:
+            raise RegistryError(
+                f"the ledger of {model!r} (MLflow run {run_id}) is gone; delete the tag {LEDGER_TAG} of the registered "
+                "model to begin a new one"
+            ) from error
+
+    def _new_run(self, model: str) -> str:
+        experiment = self.connection.ensure_experiment(EXPERIMENT)
+        tags = {MODEL_TAG: model, "mlflow.note.content": "Moves of the champion. Written by bnpipe; do not delete."}
+        run = self.connection.call("create_run", experiment, tags=tags, run_name=f"ledger of {model}")
+        return str(run.info.run_id)
+
+    def _found(self, model: str) -> str:
+        run_id = self._new_run(model)
+        try:
+            self.connection.call("create_registered_model", model, tags={LEDGER_TAG: run_id})
+        except RegistryError as error:
+            if code(error) != EXISTS:
+                raise
+            winner = self.find(model)  # may be ours: MLflow's HTTP layer repeats what it believes lost
+            if winner != run_id:
+                self.connection.call("delete_run", run_id)
+            return winner or self._adopt(model)
+        return run_id
+
+    def _adopt(self, model: str) -> str:
+        """Give a ledger to a model that has none: made outside bnpipe, or its tag was deleted.
+
+        The compare-and-set is an experiment that is named for this very model and holds the winner's run as a tag from
+        its first moment.
+        """
+        made = self.connection.call("get_registered_model", model).creation_timestamp
+        holder = f"bnpipe ledger of {model} ({made})"
+        found = self.connection.call("get_experiment_by_name", holder)
+        if found is None:
+            candidate = self._earlier_ledger(model) or self._new_run(model)
+            self.connection.ensure_experiment(holder, **{LEDGER_TAG: candidate})
+            found = self.connection.call("get_experiment_by_name", holder)
+            if found.tags[LEDGER_TAG] != candidate and not self.params(candidate):
+                self.connection.call("delete_run", candidate)
+        run_id = str(found.tags[LEDGER_TAG])
+        self.connection.call("set_registered_model_tag", model, LEDGER_TAG, run_id)
+        return run_id
+
+    def _earlier_ledger(self, model: str) -> str:
+        """Find the ledger of a model whose tag was deleted by hand, '' if none has entries."""
+        experiment = self.connection.ensure_experiment(EXPERIMENT)
+        quoted = model.replace("'", "''")
+        runs = self.connection.pages(
+            "search_runs",
+            experiment_ids=[experiment],
+            filter_string=f"tags.`{MODEL_TAG}` = '{quoted}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return next((str(run.info.run_id) for run in runs if read_entries(model, run.data.params)), "")
+
+    def _under_way(self, entry: LedgerEntry) -> str:
+        age = max(self.clock() - entry.time.timestamp(), 0.0)
+        return (
+            f"{_version(entry.to)} of {entry.model!r} is being promoted by {entry.actor} (entry {entry.number}, "
+            f"{age:.0f} s ago); if that process has died, the entry is closed after {self.grace:.0f} s"
+        )
+
+
+def _already_done(book: Book, request: Request) -> LedgerEntry | None:
+    """Find the move that an earlier attempt of this request made, if any."""
+    if request.key:
+        return next((entry for entry in book.entries if entry.outcome == "done" and request.wrote(entry)), None)
+    last = book.last_done
+    return last if last is not None and last.to == request.to and request.wrote(last) else None
+
+
+def _refuse_unexpected(book: Book, request: Request, expected: int | Anywhere | None) -> None:
+    if expected is not ANY and book.position != expected:
+        raise PromotionRefused(
+            f"{_version(request.to)} of {book.model!r} was compared with {_version(_plain(expected))}, but the "
+            f"champion is {_version(book.position)} (see bnpipe history {book.model}); compare again"
+        )
+    if book.position == request.to:
+        number = book.last_done.number if book.last_done else 0
+        raise PromotionRefused(f"{_version(request.to)} already is the champion of {book.model!r} (entry {number})")
+
+
+def _noticed(source: int | None, to: int | None) -> Request:
+    what = "champion alias deleted in MLflow" if to is None else "champion alias set in MLflow"
+    return Request("by hand", to, UNKNOWN_ACTOR, f"{what}; the ledger had {_version(source)}", "")
+
+
+def _entry(model: str, number: int, params: Mapping[str, str]) -> LedgerEntry:
+    try:
+        claim: dict[str, Any] = json.loads(params[f"{number:06d}.claim"])
+        return LedgerEntry(
+            number=number,
+            model=model,
+            source=claim["from"],
+            to=claim["to"],
+            actor=claim["actor"],
+            reason=claim["reason"],
+            evidence=claim["evidence"],
+            time=datetime.fromisoformat(claim["time"]),
+            outcome=_outcome(params.get(f"{number:06d}.outcome", "open")),
+            kind=claim["kind"],
+            key=claim.get("key", ""),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RegistryError(f"entry {number} of the ledger of {model!r} can't be read: {error!r}") from error
+
+
+def _outcome(text: str) -> Outcome:
+    for known in ("done", "void", "by hand", "open"):
+        if text == known:
+            return known
+    raise ValueError(f"outcome {text!r}")
+
+
+def _version(number: int | None) -> str:
+    return "no version" if number is None else f"version {number}"
+
+
+def _plain(expected: int | Anywhere | None) -> int | None:
+    return expected if isinstance(expected, int) else None
+
+
+def _cut(text: str, length: int = TEXT_LENGTH) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,175 @@
+"""Training runs: one MLflow run for each run of Airflow or of the command line, found again by its key."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
+
+from bnpipe.errors import RegistryError, shorten
+from bnpipe.registry.client import Connection, without_password
+
+RUN_KEY_TAG: Final = "bnpipe.run_key"
+RUN_MODEL_TAG: Final = "bnpipe.model"
+BATCH: Final = 100  # params or tags in one request
+DIGEST_LENGTH: Final = 36  # MLflow's limit
+
+_log = logging.getLogger(__name__)
+
+
+class Runs:
+    """What :class:`bnpipe.registry.Registry` does with MLflow runs."""
+
+    connection: Connection
+
+    def start_run(
+        self,
+        *,
+        model: str,
+        key: str,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, object] | None = None,
+    ) -> str:
+        """Start the MLflow run of `key`, or go on with it: a retry gets the run of the first attempt.
+
+        Tags are written again. Params are write-once in MLflow: the first attempt's stay, a difference is logged.
+        Two *simultaneous* starts with one key agree on the older run, unless MLflow's database shows them to each other
+        only after both have looked.
+
+        Parameters
+        ----------
+        model : str
+            Name of the network; its runs lie in the experiment ``bnpipe/NAME``.
+        key : str
+            An Airflow run id, or anything else that names this run for good.
+        tags, params : mapping
+
+        Returns
+        -------
+        str
+            MLflow's run id.
+        """
+        call = self.connection.call
+        experiment = self.connection.ensure_experiment(f"bnpipe/{model}")
+        run = self._run_of_key(experiment, key)
+        if run is None:
+            identity = {RUN_KEY_TAG: key, RUN_MODEL_TAG: model}
+            made = call("create_run", experiment, tags=identity, run_name=key)
+            run = self._run_of_key(experiment, key) or made
+            if run.info.run_id != made.info.run_id:
+                call("delete_run", made.info.run_id)
+        run_id = str(run.info.run_id)
+        if run.info.status != "RUNNING":
+            call("update_run", run_id, status="RUNNING")
+        self.log_tags(run_id, tags or {})
+        self._log_params(run_id, {name: str(value) for name, value in (params or {}).items()}, run.data.params)
+        return run_id
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log numbers under names; again under the same name: the later one is shown."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        for batch in _batches([Metric(name, float(value), now, 0) for name, value in metrics.items()], 1000):
+            self.connection.call("log_batch", run_id, metrics=batch)
+
+    def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags; a tag may be set again."""
+        from mlflow.entities import RunTag
+
+        for batch in _batches([RunTag(name, str(value)) for name, value in tags.items()], BATCH):
+            self.connection.call("log_batch", run_id, tags=batch)
+
+    def log_text(self, run_id: str, text: str, path: str) -> None:
+        """Store a text as artifact `path` of a run, replacing an earlier one."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / PurePosixPath(path).name
+            local.write_text(text, encoding="utf-8")
+            self._upload(run_id, local, path)
+
+    def log_file(self, run_id: str, local: str | Path, path: str) -> None:
+        """Store a local file as artifact `path` of a run; a `path` that ends in ``/`` is a folder."""
+        local = Path(local)
+        name = PurePosixPath(path).name
+        if path.endswith("/") or local.name == name:
+            self._upload(run_id, local, path + local.name if path.endswith("/") else path)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self._upload(run_id, Path(shutil.copy(local, Path(folder) / name)), path)
+
+    def read_text(self, run_id: str, path: str) -> str:
+        """Read a text artifact of a run.
+
+        Raises
+        ------
+        RegistryError
+            No such artifact.
+        """
+        self.connection.call("get_run", run_id)
+        with tempfile.TemporaryDirectory() as folder, self.connection.patient():
+            local = self.connection.call("download_artifacts", run_id, path, folder)
+            return Path(local).read_text(encoding="utf-8")
+
+    def finish_run(self, run_id: str, status: Literal["FINISHED", "FAILED"] = "FINISHED") -> None:
+        """End a run."""
+        self.connection.call("set_terminated", run_id, status=status)
+
+    def run_url(self, run_id: str) -> str:
+        """Give the address of a run's page; without a server, a text that names the run."""
+        if not self.connection.remote:
+            return f"runs:/{run_id}"
+        experiment = self.connection.call("get_run", run_id).info.experiment_id
+        return f"{self.connection.shown.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+    def log_snapshot(self, run_id: str, name: str, uri: str, fingerprint: str, context: str = "training") -> None:
+        """Record which rows a run used: where they lie and their fingerprint, never the rows.
+
+        MLflow cuts digests at 36 characters and computes its own from a sample only; ours is the fingerprint's
+        beginning, the whole of it is a tag of the dataset and part of its source.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = without_password(uri)
+        dataset = Dataset(name=name, digest=fingerprint[:DIGEST_LENGTH], source_type="bnpipe snapshot", source=source)
+        tags = [InputTag("mlflow.data.context", context), InputTag("bnpipe.data_fingerprint", fingerprint)]
+        self.connection.call("log_inputs", run_id, datasets=[DatasetInput(dataset, tags)])
+
+    def _run_of_key(self, experiment: str, key: str) -> Any:
+        quoted = key.replace("'", "''")
+        runs = self.connection.call(
+            "search_runs",
+            [experiment],
+            filter_string=f"tags.`{RUN_KEY_TAG}` = '{quoted}'",
+            order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+            max_results=1,
+        )
+        return runs[0] if runs else None
+
+    def _log_params(self, run_id: str, params: Mapping[str, str], logged: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        changed = [name for name, value in params.items() if name in logged and logged[name] != value]
+        if changed:
+            _log.warning("run %s keeps its first params; this attempt differs in %s", run_id, shorten(changed))
+        new = [Param(name, value) for name, value in params.items() if name not in logged]
+        for batch in _batches(new, BATCH):
+            self.connection.call("log_batch", run_id, params=batch)
+
+    def _upload(self, run_id: str, local: Path, path: str) -> None:
+        if not local.is_file():
+            raise RegistryError(f"can't log {local.name!r} to MLflow: no such file")
+        self.connection.call("get_run", run_id)  # a dead server is noticed here, before the patient part
+        with self.connection.patient():
+            folder = str(PurePosixPath(path).parent)
+            self.connection.call("log_artifact", run_id, str(local), None if folder == "." else folder)
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
