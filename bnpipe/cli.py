@@ -1,0 +1,299 @@
+"""The same verbs for a terminal.
+
+Exit codes: 0 done; 1 refused by a gate, or something failed; 2 misuse (the command line, a spec, a setting).
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from bnpipe.errors import BnpipeError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bnpipe.config import ModelSpec, Settings
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+    try:
+        command: Command = options.command
+        return command(options)
+    except SpecError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return error.exit_code
+    except BnpipeError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bnpipe",
+        description="Keep Bayesian networks healthy in production.",
+        epilog="BNPIPE_MODELS, BNPIPE_STORE, BNPIPE_DATA, BNPIPE_CONN_<NAME> and MLFLOW_TRACKING_URI set the places.",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show log lines")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, help_: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
+        sub.set_defaults(command=command)
+        sub.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="show log lines")
+        return sub
+
+    check = add("check", _check, "explain every mistake of a spec with its key and line")
+    check.add_argument("file", type=Path, nargs="+")
+    check.add_argument("--offline", action="store_true", help="do not ask the data source")
+
+    train = add("train", _train, "learn, prove, register and promote a network, in this process")
+    train.add_argument("name", help="a network of BNPIPE_MODELS, or the path of a spec")
+    train.add_argument("--at", type=date.fromisoformat, metavar="DATE", help="end of the window (default: the newest)")
+    train.add_argument("--score", help="bic, aic, bdeu, bds, k2 or ll instead of the spec's")
+    train.add_argument("--max-parents", type=int)
+    train.add_argument("--estimator", choices=("mle", "bayes"))
+    train.add_argument("--promotion", choices=("auto", "approval", "manual"))
+    train.add_argument("--relearn-schema", action="store_true", help="learn the bins anew")
+    train.add_argument("--reason", help="why this run, kept with it")
+
+    promote = add("promote", _promote, "let a version be the champion")
+    promote.add_argument("name")
+    promote.add_argument("version", type=int)
+    promote.add_argument("--reason", required=True)
+    promote.add_argument("--force", action="store_true", help="also if it never passed its gates or is barred")
+
+    history = add("history", _history, "print who moved the champion, when, and on what evidence")
+    history.add_argument("name")
+    history.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    rebuild = add("rebuild", _rebuild, "learn a version again from its recorded rows and compare the hashes")
+    rebuild.add_argument("name")
+    rebuild.add_argument("version", type=int)
+
+    reconcile = add("reconcile", _reconcile, "put ledger and alias together again")
+    reconcile.add_argument("name", nargs="?")
+
+    sweep = add("gc", _gc, "delete stored rows that no registered version needs")
+    sweep.add_argument("--older-than", type=float, default=30.0, metavar="DAYS")
+    sweep.add_argument("--delete", action="store_true", help="really delete; without it, only say what would go")
+
+    example = add("example", _example, "lay out the rows of an example")
+    example.add_argument("name", choices=("flights",))
+    example.add_argument("--to", type=Path, help="folder (default: BNPIPE_DATA/NAME)")
+
+    schema = add("schema", _schema, "write the JSON schema of specs")
+    schema.add_argument("file", type=Path, nargs="?", help="default: standard output")
+
+    env = add("env", _env, "write a .env with fresh secrets for docker-compose")
+    env.add_argument("file", type=Path, nargs="?", default=Path(".env"))
+
+    demo = add("demo", _demo, "Airflow and MLflow on this machine, retraining a network on real flights")
+    demo.add_argument("--once", action="store_true", help="end after the work instead of staying up")
+    demo.add_argument("--home", type=Path, default=Path(".demo"), help="where it keeps everything")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    from bnpipe.config import check_spec
+
+    bad = False
+    for file in options.file:
+        problems = check_spec(file, online=not options.offline)
+        for problem in problems:
+            print(problem)
+        errors = [problem for problem in problems if problem.severity == "error"]
+        bad = bad or bool(errors)
+        if not errors:
+            print(f"{file}: ok")
+    return SpecError.exit_code if bad else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from bnpipe.config import Overrides, Settings, load_spec
+    from bnpipe.steps import train
+
+    settings = Settings.from_environ()
+    path = _spec_path(settings, options.name)
+    spec = load_spec(path)
+    overrides = Overrides(
+        score=options.score,
+        max_parents=options.max_parents,
+        estimator=options.estimator,
+        promotion=options.promotion,
+        relearn_schema=options.relearn_schema,
+        reason=options.reason,
+    )
+    at = options.at or _newest(spec)
+    console = _console()
+    training, outcome = train(
+        spec=path, at=at, actor=getpass.getuser(), overrides=overrides, around=lambda name: _spinner(console, name)
+    )
+    _print_training(console, training.run_id, training.key, settings)
+    console.print(f"[bold]version {outcome.version}: {outcome.outcome}[/bold], {outcome.reason}")
+    return 0
+
+
+def _newest(spec: ModelSpec) -> datetime | date:
+    """As of now, or the day after the source ended."""
+    now = datetime.now(ZoneInfo(spec.source.time_zone))
+    if spec.source.until is not None and spec.ended(now):
+        return spec.source.until + timedelta(days=1)
+    return now
+
+
+def _spec_path(settings: Settings, name: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    path = settings.models / f"{name}.yaml"
+    if not path.exists():
+        there = sorted(file.stem for file in settings.models.glob("*.yaml"))
+        raise SpecError(f"{path}: there is no such spec; BNPIPE_MODELS holds {', '.join(there) or 'none'}")
+    return path
+
+
+@contextmanager
+def _spinner(console: Console, name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    with console.status(f"{name} …"):
+        yield
+    console.print(f"  [green]✓[/green] {name:<10} {time.perf_counter() - started:6.1f} s")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _print_training(console: Console, run_id: str, key: str, settings: Settings) -> None:
+    from bnpipe.registry import Registry
+    from bnpipe.steps.story import tell_training
+
+    registry = Registry(settings.tracking_uri)
+    console.print(f"\ntraining {key[:12]}, MLflow run {registry.run_url(run_id)}")
+    tell_training(console, registry, run_id)
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from bnpipe.steps import promote_by_hand
+
+    outcome = promote_by_hand(
+        model=options.name,
+        version=options.version,
+        actor=getpass.getuser(),
+        reason=options.reason,
+        force=options.force,
+    )
+    print(f"{options.name} version {outcome.version}: {outcome.outcome}, {outcome.reason}")
+    return 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from bnpipe.config import Settings
+    from bnpipe.registry import Registry
+    from bnpipe.steps.story import tell_history
+
+    entries = Registry(Settings.from_environ().tracking_uri).history(options.name)
+    if options.json:
+        for entry in entries:
+            print(json.dumps(entry.to_dict()))
+    elif not entries:
+        print(f"{options.name}: the champion was never moved")
+    else:
+        tell_history(_console(), entries)
+    return 0
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    from bnpipe.steps import rebuild
+
+    with _spinner(_console(), "rebuild"):
+        found = rebuild(options.name, options.version)
+    print(f"registered {found.registered}\nrebuilt    {found.rebuilt}")
+    if found.same:
+        print(f"{found.model} {found.version}: the same network, bit for bit")
+        return 0
+    print(f"{found.model} {found.version}: NOT the same network: {'; '.join(found.differences)}")
+    return 1
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    from bnpipe.steps import reconcile
+
+    for found in reconcile(options.name):
+        print(found)
+    return 0
+
+
+def _gc(options: argparse.Namespace) -> int:
+    from bnpipe.steps import sweep
+
+    swept = sweep(older_than_days=options.older_than, dry_run=not options.delete)
+    verb = "deleted" if options.delete else "would delete"
+    print(f"{verb} {swept.removed} items, {swept.freed / 1e6:.1f} MB; {swept.kept} stay")
+    return 0
+
+
+def _example(options: argparse.Namespace) -> int:
+    from bnpipe.config import Settings
+    from bnpipe.examples import flights
+
+    destination = options.to or Settings.from_environ().data / options.name
+    with _spinner(_console(), "flights"):
+        rows = flights.prepare(destination)
+    print(f"{rows} departures in {destination}, one folder a day")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from bnpipe.config import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if options.file is None:
+        sys.stdout.write(text)
+    else:
+        options.file.write_text(text)
+    return 0
+
+
+def _env(options: argparse.Namespace) -> int:
+    from bnpipe.demo.secrets import write_env
+
+    write_env(options.file)
+    print(f"{options.file}: written, readable only by {getpass.getuser()}; keep it out of git")
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from bnpipe.demo import run
+
+    return run(home=options.home, once=options.once, console=_console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""What `bnpipe demo` does: a first champion of the flights, then a later night, by real Airflow runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnpipe.demo.airflow_client import RunState, TaskState
+from bnpipe.demo.platform import Platform
+from bnpipe.demo.processes import PlatformError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MODEL = "flights"
+DAG = f"bn_train__{MODEL}"
+FIRST, LATER = "2013-06-01", "2013-07-15"
+RUN_TIMEOUT = 600.0
+
+
+def run(*, home: Path, once: bool, console: Console) -> int:
+    """Lay out the flights, start everything, train twice over REST, say what happened, and stay up until Ctrl-C.
+
+    Returns
+    -------
+    int
+        0, or 1 when a run did not succeed.
+    """
+    started = time.perf_counter()
+    root = Path.cwd()
+    home = home.resolve()
+    _prepare_flights(home, console)
+    env = {
+        "BNPIPE_MODELS": str(root / "config" / "models"),
+        "BNPIPE_DATA": str(home / "data"),
+        "BNPIPE_STORE": str(home / "store"),
+    }
+    try:
+        platform = Platform(home, dags=root / "dags", plugins=root / "plugins", env=env)
+        with console.status("starting MLflow and Airflow …"):
+            platform.start(lambda line: console.print(f"  {line}", style="dim"))
+        with platform:
+            succeeded = _train_twice(platform, console)
+            _tell(platform, console, env)
+            console.print(f"\n[bold]{time.perf_counter() - started:.0f} s in all.[/bold]")
+            _tell_addresses(platform, console)
+            if not once:
+                _stay_up(platform, console)
+    except PlatformError as error:
+        console.print(f"[red]{error}[/red]", markup=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nstopped; everything it had started is stopped too")
+        return 130
+    return 0 if succeeded else 1
+
+
+def _prepare_flights(home: Path, console: Console) -> None:
+    from bnpipe.examples import flights
+
+    started = time.perf_counter()
+    with console.status("laying out the flights of 2013 …"):
+        rows = flights.prepare(home / "data" / MODEL)
+    console.print(f"{rows} departures from New York in 2013, one folder a day ({time.perf_counter() - started:.1f} s)")
+
+
+def _train_twice(platform: Platform, console: Console) -> bool:
+    client = platform.client
+    client.wait_for_dag(DAG)
+    client.unpause(DAG)
+    succeeded = True
+    for end, why in ((FIRST, "the first champion"), (LATER, "a later night")):
+        console.print(f"\n[bold]{DAG} as of {end}[/bold]: {why}")
+        run_id = client.trigger(DAG, conf={"end": end, "reason": f"demo: {why}"})
+        began = time.perf_counter()
+        with console.status("queued …") as status:
+
+            def follow(task: TaskState) -> None:
+                if task.state in ("success", "failed", "upstream_failed", "up_for_retry"):
+                    mark = "[green]✓[/green]" if task.state == "success" else f"[red]{task.state}[/red]"
+                    console.print(f"  {mark} {task.task:<18} {task.seconds or 0.0:6.1f} s")
+                elif task.state:
+                    status.update(f"{task.task}: {task.state} …")
+
+            ended = client.wait(DAG, run_id, timeout=RUN_TIMEOUT, progress=follow, check=platform.check)
+        console.print(f"  {ended.state} after {time.perf_counter() - began:.0f} s: {client.run_url(DAG, run_id)}")
+        succeeded &= _tell_outcome(client.xcom, ended, console)
+    return succeeded
+
+
+def _tell_outcome(xcom: Any, ended: RunState, console: Console) -> bool:
+    if not ended.succeeded:
+        failed = [task.task for task in ended.tasks if task.state == "failed"]
+        reason = xcom(ended.dag, ended.run, failed[0], key="error") if failed else "no task failed"
+        console.print(f"  [red]{', '.join(failed)}: {reason}[/red]")
+        return False
+    outcome = xcom(ended.dag, ended.run, "promote")
+    console.print(f"  [bold]version {outcome['version']}: {outcome['outcome']}[/bold], {outcome['reason']}")
+    return True
+
+
+def _tell(platform: Platform, console: Console, env: Mapping[str, str]) -> None:
+    """Print what the registry knows now, read back from MLflow and not from what this process remembers."""
+    os.environ.update(env)
+    from bnpipe.registry import Registry
+    from bnpipe.steps import STEPS
+    from bnpipe.steps.story import tell_costs, tell_history, tell_training
+
+    registry = Registry(platform.mlflow_url)
+    for version in registry.versions(MODEL):
+        console.rule(f"{MODEL} version {version.number}, rows until {version.tags['bnpipe.end'][:10]}", align="left")
+        tell_training(console, registry, version.run_id)
+        tell_costs(console, registry, version.run_id, STEPS)
+    console.rule("ledger", align="left")
+    tell_history(console, registry.history(MODEL))
+
+
+def _tell_addresses(platform: Platform, console: Console) -> None:
+    console.print(f"Airflow  {platform.airflow_url}   login {platform.username} / {platform.password}")
+    console.print(f"MLflow   {platform.mlflow_url}/#/models/{MODEL}")
+
+
+def _stay_up(platform: Platform, console: Console) -> None:
+    console.print("Ctrl-C stops everything.")
+    while True:
+        platform.check()
+        time.sleep(1.0)

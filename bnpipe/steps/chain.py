@@ -1,0 +1,444 @@
+"""The chain of one training: snapshot, validate, learn, audit, fit, evaluate, register.
+
+Each verb reads only what the snapshot froze and what earlier verbs left in the store, so that any of them can be
+killed and run again; promotion is in :mod:`bnpipe.steps.promotion`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnpipe.config import ModelSpec, Overrides, Settings, load_spec
+from bnpipe.errors import BnpipeError, GateFailed
+from bnpipe.registry import Registry, Version
+from bnpipe.steps.learning import find_graph, fit_network, fix_schema
+from bnpipe.steps.recipe import Recipe, code_version
+from bnpipe.steps.training import Bench, Record, Training, fail_run, step
+from bnpipe.store import Snapshot, Store
+from bnpipe.verdict import Verdict
+
+if TYPE_CHECKING:
+    from bnpipe.evaluation import Comparison
+
+log = logging.getLogger("bnpipe.steps")
+
+
+@dataclass(frozen=True, slots=True)
+class Validated(Record):
+    """How many expectations failed, by severity."""
+
+    critical: int
+    warnings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Learned(Record):
+    """Size of the learned graph."""
+
+    nodes: int
+    arcs: int
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted(Record):
+    """Size and identity of the fitted network."""
+
+    parameters: int
+    rows: int
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated(Record):
+    """Held-out score in nats per row, and how many gates and comparisons passed."""
+
+    nats_per_row: float
+    passed: int
+    verdicts: int
+    champion: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Audited(Record):
+    """Free parameters of the graph, its largest clique and the cells of that clique's table."""
+
+    free_parameters: int
+    largest_clique: tuple[str, ...]
+    clique_cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered(Record):
+    """The version that this training has, made now or by an earlier run of the same training."""
+
+    model: str
+    version: int
+
+
+def snapshot(
+    *,
+    spec: Path | ModelSpec,
+    at: datetime | date,
+    run_key: str,
+    actor: str,
+    overrides: Overrides | None = None,
+    airflow_run: str | None = None,
+    run_url: str | None = None,
+    settings: Settings | None = None,
+) -> Training:
+    """Freeze what this training learns from: the resolved spec, the window and its rows.
+
+    Parameters
+    ----------
+    spec : Path or ModelSpec
+        A file under ``config/models`` or a spec read from one.
+    at : datetime or date
+        End of the data interval; the window ends at the last local midnight at or before it, less the lag.
+        A date, or `overrides.end`, is taken as that local midnight itself.
+    run_key : str
+        Identity of the run that asks; a retry with the same key continues the same MLflow run.
+    actor : str
+        Who started it: a user or ``schedule``.
+
+    Raises
+    ------
+    SpecError, SettingsError, SourceError, EmptyWindowError, StoreError, RegistryError
+        Nothing is registered then; the MLflow run, if it could be opened, is marked as failed.
+    """
+    settings = settings or Settings.from_environ()
+    overrides = overrides or Overrides()
+    started = time.perf_counter()
+    base_dir = spec.parent if isinstance(spec, Path) else Path.cwd()
+    model = (load_spec(spec) if isinstance(spec, Path) else spec).apply(overrides)
+    window = model.window_at(overrides.end or at)
+    registry = Registry(settings.tracking_uri)
+    run_id = registry.start_run(
+        model=model.name,
+        key=run_key,
+        tags={
+            "bnpipe.actor": actor,
+            "bnpipe.airflow_run": airflow_run or "",
+            "bnpipe.airflow_url": run_url or "",
+            "bnpipe.reason": overrides.reason or "",
+        },
+        params={},
+    )
+    try:
+        store = Store(settings.store)
+        kept = _take_rows(model, window_start=window.start, window_end=window.end, settings=settings, store=store)
+        recipe = Recipe(
+            spec=model,
+            window=window,
+            snapshot=kept,
+            base=_base_version(registry, model, window.end, relearn=overrides.relearn_schema),
+            parents=model.expert_parents(base_dir),
+            code_version=code_version(),
+        )
+    except BnpipeError as error:
+        if not error.retryable:
+            fail_run(registry, run_id, f"snapshot: {error}")
+        raise
+    training = Training(model.name, recipe.training_key, run_id, actor)
+    bench = Bench(training, settings)
+    with step("snapshot", bench, started=started):
+        bench.keep("training.json", recipe.to_json())
+        registry.log_snapshot(run_id, model.name, kept.uri, kept.fingerprint)
+        registry.log_metrics(run_id, {"rows.snapshot": float(kept.rows)})
+        registry.log_tags(
+            run_id,
+            {
+                "bnpipe.training_key": training.key,
+                "bnpipe.data_fingerprint": kept.fingerprint,
+                "bnpipe.code_version": recipe.code_version,
+                "bnpipe.window_start": window.start.isoformat(),
+                "bnpipe.train_end": window.train_end.isoformat(),
+                "bnpipe.window_end": window.end.isoformat(),
+            },
+        )
+        log.info("%s: %d rows of %s, fingerprint %s", model.name, kept.rows, window, kept.fingerprint[:12])
+    return training
+
+
+def _take_rows(
+    model: ModelSpec, *, window_start: datetime, window_end: datetime, settings: Settings, store: Store
+) -> Snapshot:
+    from bnpipe.source import read_window
+
+    with tempfile.TemporaryDirectory(prefix="bnpipe-") as folder:
+        local = Path(folder) / "rows.parquet"
+        read_window(settings.connection(model.source.connection), model.query(), window_start, window_end, local)
+        return store.put_snapshot(local)
+
+
+def _base_version(registry: Registry, model: ModelSpec, end: datetime, *, relearn: bool) -> int | None:
+    """Find the newest champion that was trained on an earlier window: its learned bins are kept."""
+    if relearn or model.fixed_schema() is not None:
+        return None
+    reigned = {entry.to for entry in registry.history(model.name) if entry.outcome in ("done", "by hand") and entry.to}
+    earlier = [
+        version
+        for version in registry.versions(model.name)
+        if version.number in reigned
+        and "bnpipe.barred" not in version.tags
+        and version.tags.get("bnpipe.end")
+        and datetime.fromisoformat(version.tags["bnpipe.end"]) < end
+    ]
+    if not earlier:
+        return None
+    newest = max(earlier, key=lambda version: (version.tags["bnpipe.end"], version.number))
+    return newest.number
+
+
+def validate(training: Training) -> Validated:
+    """Check the features with Great Expectations; a critical failure ends the run.
+
+    Raises
+    ------
+    GateFailed
+        An expectation of severity ``critical`` failed; the result and its page are in the MLflow run all the same.
+    """
+    from bnpipe import expectations
+
+    bench = Bench(training)
+    with step("validate", bench):
+        recipe = bench.recipe
+        spec = recipe.spec
+        with bench.store.open_snapshot(recipe.snapshot) as path:
+            report = expectations.validate(
+                path,
+                variables=spec.feature_rules(),
+                min_rows=spec.validation.min_rows,
+                max_duplicate_share=spec.validation.max_duplicates,
+                window=recipe.window,
+                extra=tuple(item.model_dump() for item in spec.validation.expectations),
+                name=spec.name,
+            )
+        bench.keep("validation.json", report.json)
+        bench.keep("validation.html", report.html)
+        _keep_verdicts(bench, "validation", report.verdicts)
+        warnings = [failure for failure in report.failures if failure.severity != "critical"]
+        critical = [failure for failure in report.failures if failure.severity == "critical"]
+        for failure in report.failures:
+            log.warning("%s: validation (%s): %s", spec.name, failure.severity, failure)
+        bench.registry.log_metrics(
+            training.run_id, {"validation.critical": len(critical), "validation.warnings": len(warnings)}
+        )
+        if report.critical:
+            raise GateFailed(
+                f"{spec.name}: the rows failed validation: {_reasons(report.verdicts)}; "
+                "see validation.html in the MLflow run",
+                verdicts=tuple(report.verdicts),
+            )
+        return Validated(len(critical), len(warnings))
+
+
+def learn(training: Training) -> Learned:
+    """Fix the schema, then learn the structure on the training rows (or take the experts' graph)."""
+    from bnpipe.report import draw_network, network_png
+    from bnpipe.structure import arc_strength
+
+    bench = Bench(training)
+    with step("learn", bench):
+        recipe = bench.recipe
+        spec = recipe.spec
+        with bench.store.open_snapshot(recipe.snapshot) as path:
+            schema = fix_schema(recipe, path, bench.registry)
+        bench.keep("schema.json", json.dumps(schema.to_dict(), indent=1))
+        data = bench.training_rows()
+        graph = find_graph(recipe, data)
+        strength = {}
+        if spec.structure.bootstraps and recipe.parents is None:
+            strength = arc_strength(
+                data,
+                score=spec.structure.score,
+                max_parents=spec.structure.max_parents,
+                knowledge=spec.knowledge(),
+                bootstraps=spec.structure.bootstraps,
+                seed=spec.structure.seed,
+            )
+        structure = {
+            "parents": {node: list(parents) for node, parents in graph.parents.items()},
+            "score": graph.score,
+            "score_name": spec.structure.score,
+            "drawn_by": "experts" if recipe.parents is not None else "hill climbing",
+            "seconds": round(graph.seconds, 3),
+            "strength": [[parent, child, share] for (parent, child), share in sorted(strength.items())],
+        }
+        bench.keep("structure.json", json.dumps(structure, indent=1))
+        drawing = {"tiers": spec.knowledge().tiers, "strength": strength or None, "targets": tuple(spec.targets)}
+        bench.keep("graph.svg", draw_network(graph.parents, **drawing))
+        bench.registry.log_bytes(training.run_id, network_png(graph.parents, **drawing), "graph.png")
+        arcs = sum(len(parents) for parents in graph.parents.values())
+        bench.registry.log_metrics(training.run_id, {"graph.arcs": arcs, "graph.score": graph.score})
+        return Learned(len(graph.parents), arcs, graph.score, round(graph.seconds, 3))
+
+
+def audit(training: Training) -> Audited:
+    """Check every constraint on the learned graph and say what using it will cost."""
+    from bnpipe.structure import audit as audit_graph
+
+    bench = Bench(training)
+    with step("audit", bench):
+        spec = bench.recipe.spec
+        data = bench.training_rows()
+        champion = bench.registry.champion(spec.name)
+        previous = bench.registry.load_network(champion) if champion else None
+        knowledge = spec.knowledge()
+        found = audit_graph(
+            bench.parents,
+            data,
+            champion=previous,
+            knowledge=knowledge,
+            max_parents=None if bench.recipe.parents is not None else spec.structure.max_parents,
+        )
+        bench.keep("audit.json", json.dumps(found.to_dict(), indent=1))
+        bench.registry.log_metrics(training.run_id, found.metrics())
+        if found.problems:
+            raise GateFailed(f"{spec.name}: the learned graph breaks a constraint: {'; '.join(found.problems[:5])}")
+        return Audited(found.free_parameters, found.largest_clique, found.clique_cells)
+
+
+def fit(training: Training) -> Fitted:
+    """Count every family of the graph, cluster by cluster, over the training rows."""
+    bench = Bench(training)
+    with step("fit", bench):
+        data = bench.training_rows()
+        network = fit_network(bench.recipe, data, bench.parents)
+        bench.keep("network.json", network.to_json(), log_to_run=False)
+        bench.registry.log_metrics(
+            training.run_id, {"graph.parameters": network.parameters, "rows.training": data.rows}
+        )
+        return Fitted(network.parameters, data.rows, network.content_hash)
+
+
+def evaluate(training: Training) -> Evaluated:
+    """Score the network on the held-out rows, beside its baselines and against the champion.
+
+    Raises
+    ------
+    GateFailed
+        An absolute gate failed. Scores, verdicts and the report are in the MLflow run all the same.
+    """
+    from bnpipe import evaluation, release
+
+    bench = Bench(training)
+    with step("evaluate", bench):
+        spec = bench.recipe.spec
+        network = bench.network
+        held_out = bench.held_out_rows()
+        scores = evaluation.evaluate(
+            network,
+            bench.training_rows(),
+            held_out,
+            targets=tuple(spec.targets),
+            evidence={target: spec.evidence(target) for target in spec.targets},
+            seed=spec.structure.seed,
+        )
+        verdicts = release.absolute_gates(scores, limits=spec.gate_limits())
+        champion = bench.registry.champion(spec.name)
+        if champion is not None and champion.training_key != training.key:
+            comparison = _compare(bench, champion)
+            verdicts += release.judge(
+                comparison,
+                rule=spec.promotion_rule(),
+                challenger_window_end=bench.recipe.window.end,
+                champion_window_end=datetime.fromisoformat(champion.tags["bnpipe.end"]),
+            )
+            bench.keep("comparison.json", json.dumps(comparison.to_dict(), indent=1))
+        bench.keep("evaluation.json", json.dumps(scores.to_dict(), indent=1))
+        bench.keep("compared_with.json", json.dumps(champion.number if champion else None), log_to_run=False)
+        _keep_verdicts(bench, "release", verdicts)
+        bench.registry.log_metrics(training.run_id, scores.metrics())
+        _keep_report(bench, scores, verdicts)
+        failed = tuple(verdict for verdict in verdicts if verdict.kind == "absolute" and not verdict.passed)
+        if failed:
+            raise GateFailed(f"{spec.name}: held back by its gates: {_reasons(failed)}", verdicts=failed)
+        return Evaluated(
+            scores.held_out_nats,
+            sum(verdict.passed for verdict in verdicts),
+            len(verdicts),
+            champion.number if champion else None,
+        )
+
+
+def _compare(bench: Bench, champion: Version) -> Comparison:
+    """Compare on rows that neither has learned from."""
+    from bnpipe.evaluation import compare
+
+    spec = bench.recipe.spec
+    rival = bench.registry.load_network(champion)
+    since = datetime.fromisoformat(champion.tags["bnpipe.train_end"])
+    rows = bench.held_out_rows(since=since)
+    same = rival.schema.hash == bench.schema.hash
+    known = set(rival.schema.names) <= set(spec.variables)
+    return compare(
+        bench.network,
+        rival,
+        rows,
+        targets=tuple(spec.targets),
+        evidence={target: spec.evidence(target) for target in spec.targets},
+        champion_held_out=bench.held_out_rows(schema=rival.schema, since=since) if known and not same else None,
+    )
+
+
+def register(training: Training) -> Registered:
+    """Create the version, once per training key, and let it be the challenger."""
+    bench = Bench(training)
+    with step("register", bench):
+        recipe = bench.recipe
+        network = bench.network
+        verdicts = read_verdicts(bench)
+        tags = {
+            "bnpipe.training_key": training.key,
+            "bnpipe.data_fingerprint": recipe.snapshot.fingerprint,
+            "bnpipe.snapshot_uri": recipe.snapshot.uri,
+            "bnpipe.schema_hash": network.schema.hash,
+            "bnpipe.structure_hash": network.structure_hash,
+            "bnpipe.content_hash": network.content_hash,
+            "bnpipe.code_version": recipe.code_version,
+            "bnpipe.window_start": recipe.window.start.isoformat(),
+            "bnpipe.train_end": recipe.window.train_end.isoformat(),
+            "bnpipe.end": recipe.window.end.isoformat(),
+            "bnpipe.verdict": "pass" if all(v.passed for v in verdicts if v.kind == "absolute") else "fail",
+            "bnpipe.actor": training.actor,
+            **bench.registry.run_tags(training.run_id, ("bnpipe.airflow_run", "bnpipe.airflow_url", "bnpipe.reason")),
+        }
+        example = bench.held_out_rows().to_pandas().head(3)
+        version = bench.registry.register(
+            model=recipe.spec.name,
+            network=network,
+            targets=tuple(recipe.spec.targets),
+            run_id=training.run_id,
+            training_key=training.key,
+            tags=tags,
+            input_example=example.drop(columns=list(recipe.spec.targets)),
+        )
+        bench.registry.log_tags(training.run_id, {"bnpipe.version": str(version.number)})
+        log.info("%s: version %d", recipe.spec.name, version.number)
+        return Registered(version.model, version.number)
+
+
+def read_verdicts(bench: Bench) -> tuple[Verdict, ...]:
+    """Read what the evaluate step decided."""
+    fields = json.loads(bench.read("verdicts/release.json", step="evaluate"))
+    return tuple(Verdict.from_dict(item) for item in fields)
+
+
+def _keep_verdicts(bench: Bench, name: str, verdicts: tuple[Verdict, ...]) -> None:
+    bench.keep(f"verdicts/{name}.json", json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
+    for verdict in verdicts:
+        log.info("%s: gate %s: %s: %s", bench.training.model, verdict.gate, verdict.outcome, verdict.reason)
+
+
+def _reasons(verdicts: tuple[Verdict, ...]) -> str:
+    failed = [verdict.reason for verdict in verdicts if not verdict.passed]
+    return "; ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")

@@ -1,0 +1,89 @@
+"""What a recipe makes: schema, graph and network, by the same three calls in training and in rebuilding."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnpipe.data import Dataset
+from bnpipe.network import Network
+from bnpipe.registry import Registry
+from bnpipe.schema import Schema
+from bnpipe.steps.recipe import Recipe
+
+log = logging.getLogger("bnpipe.steps")
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph, how it scores on the training rows, and the seconds it took to find."""
+
+    parents: Mapping[str, tuple[str, ...]]
+    score: float
+    seconds: float
+
+
+def fix_schema(recipe: Recipe, rows: Path, registry: Registry) -> Schema:
+    """Reuse the base version's bins where they still fit the spec; else learn them from the training rows."""
+    from bnpipe.store import load_frame
+
+    spec = recipe.spec
+    fixed = spec.fixed_schema()
+    if fixed is not None:
+        return fixed
+    if recipe.base is not None:
+        version = registry.version(spec.name, recipe.base)
+        base = registry.load_network(version).schema
+        learned_by = Recipe.from_json(registry.read_text(version.run_id, "training.json")).spec
+        if spec.schema_reusable_from(base, learned_by):
+            log.info("%s: bins reused from version %d", spec.name, recipe.base)
+            return base
+        log.info("%s: the variables changed since version %d; bins are learned anew", spec.name, recipe.base)
+    columns = spec.learned_columns()
+    return spec.learn_schema(load_frame(rows, columns, start=recipe.window.start, end=recipe.window.train_end))
+
+
+def find_graph(recipe: Recipe, data: Dataset) -> Graph:
+    """Take the experts' graph, or climb to one."""
+    from bnpipe.structure import learn_structure, score_structure
+
+    spec = recipe.spec
+    started = time.perf_counter()
+    if recipe.parents is not None:
+        drawn = {name: recipe.parents.get(name, ()) for name in data.schema.names}
+        score = score_structure(data, drawn, score=spec.structure.score)
+        return Graph(drawn, score, time.perf_counter() - started)
+    found = learn_structure(
+        data,
+        score=spec.structure.score,
+        max_parents=spec.structure.max_parents,
+        knowledge=spec.knowledge(),
+        tabu=spec.structure.tabu,
+        restarts=spec.structure.restarts,
+        seed=spec.structure.seed,
+        progress=_every(5.0, lambda moves, score: log.info("%s: %d moves, score %.1f", spec.name, moves, score)),
+    )
+    return Graph(found.parents, found.score, time.perf_counter() - started)
+
+
+def fit_network(recipe: Recipe, data: Dataset, parents: Mapping[str, tuple[str, ...]]) -> Network:
+    """Count every family of the graph, cluster by cluster."""
+    from bnpipe.parameters import fit
+
+    return fit(data, parents, equivalent_sample_size=recipe.spec.equivalent_sample_size())
+
+
+def _every(seconds: float, tell: Callable[[int, float], None]) -> Callable[[int, float], None]:
+    """Call `tell` at most once in so many seconds."""
+    last = time.monotonic()
+
+    def report(moves: int, score: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            tell(moves, score)
+
+    return report

@@ -1,0 +1,104 @@
+"""What a training is made of, and who it is: the same recipe never makes a second version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import bnpipe
+from bnpipe.config import ModelSpec
+from bnpipe.errors import FormatError
+from bnpipe.source import Window
+from bnpipe.store import Snapshot
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything a training depends on; frozen by the snapshot step, read by all later ones.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The spec with the overrides of this run applied.
+    window : Window
+        Local midnights; half-open.
+    snapshot : Snapshot
+        The rows, content-addressed.
+    base : int or None
+        Version whose learned bins are reused: the newest champion whose window ended before this one.
+        A date that is run again has the same base, also when its first run was promoted meanwhile.
+    parents : mapping or None
+        The experts' graph, read from the spec or its BIF file; None when the graph is learned.
+    code_version : str
+        Version and source hash of bnpipe.
+    """
+
+    spec: ModelSpec
+    window: Window
+    snapshot: Snapshot
+    base: int | None
+    parents: Mapping[str, tuple[str, ...]] | None
+    code_version: str
+
+    @property
+    def training_key(self) -> str:
+        """SHA-256 over everything above; the snapshot counts by its fingerprint, not by where it lies."""
+        identity = {**self._fields(), "snapshot": self.snapshot.fingerprint}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "spec": json.loads(self.spec.resolved_json()),
+            "window": self.window.to_dict(),
+            "base": self.base,
+            "parents": None if self.parents is None else {node: list(pa) for node, pa in self.parents.items()},
+            "code_version": self.code_version,
+        }
+
+    def to_json(self) -> str:
+        """Write all of it, to be read and argued with."""
+        return json.dumps({**self._fields(), "snapshot": self.snapshot.to_dict()}, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        FormatError
+            Written by a newer bnpipe, or not by bnpipe.
+        """
+        fields = json.loads(text)
+        if fields.get("format", FORMAT + 1) > FORMAT:
+            raise FormatError(
+                f"training.json has format {fields.get('format')}, this bnpipe reads up to {FORMAT}; upgrade bnpipe"
+            )
+        parents = fields["parents"]
+        return cls(
+            spec=ModelSpec.from_resolved(json.dumps(fields["spec"])),
+            window=Window.from_dict(fields["window"]),
+            snapshot=Snapshot.from_dict(fields["snapshot"]),
+            base=fields["base"],
+            parents=None if parents is None else {node: tuple(pa) for node, pa in parents.items()},
+            code_version=fields["code_version"],
+        )
+
+
+@cache
+def code_version() -> str:
+    """Give bnpipe's version and a hash of its source, e.g. ``0.1.0+3f2a9c1d``: an edited checkout is another code."""
+    digest = hashlib.sha256()
+    root = Path(bnpipe.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode())
+        digest.update(file.read_bytes())
+    return f"{installed_version('bnpipe')}+{digest.hexdigest()[:8]}"

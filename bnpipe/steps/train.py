@@ -1,0 +1,48 @@
+"""The whole chain in one process: `bnpipe train`, and what a scheduler calls when a task died."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import date, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from bnpipe.config import ModelSpec, Overrides, Settings
+from bnpipe.steps import chain
+from bnpipe.steps.promotion import Outcome, promote
+from bnpipe.steps.training import Bench, Training, fail_run
+
+
+def train(
+    *,
+    spec: Path | ModelSpec,
+    at: datetime | date,
+    actor: str,
+    overrides: Overrides | None = None,
+    around: Callable[[str], AbstractContextManager[object]] = lambda step: nullcontext(),
+) -> tuple[Training, Outcome]:
+    """Run every step of a training, one after the other.
+
+    Parameters
+    ----------
+    around : callable
+        Gives, for the name of a step, a context in which it runs; the command line shows progress with it.
+
+    Raises
+    ------
+    BnpipeError
+        As the steps do; see :mod:`bnpipe.steps.chain`.
+    """
+    with around("snapshot"):
+        training = chain.snapshot(spec=spec, at=at, run_key=f"terminal/{uuid4()}", actor=actor, overrides=overrides)
+    for verb in (chain.validate, chain.learn, chain.audit, chain.fit, chain.evaluate, chain.register):
+        with around(verb.__name__):
+            verb(training)
+    with around("promote"):
+        return training, promote(training)
+
+
+def fail(training: Training, reason: str, *, settings: Settings | None = None) -> None:
+    """Mark the MLflow run of a training as failed, for a task that could not do so itself."""
+    fail_run(Bench(training, settings).registry, training.run_id, reason)

@@ -1,0 +1,309 @@
+"""The whole chain in one process, on a real MLflow."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import date
+from multiprocessing import get_context
+
+import pytest
+
+from bnpipe import steps
+from bnpipe.config import Overrides, Settings
+from bnpipe.errors import (
+    EmptyWindowError,
+    GateFailed,
+    RegistryUnavailable,
+    SourceError,
+    SpecError,
+    StoreError,
+)
+from bnpipe.registry import Registry
+
+SPRING = date(2026, 3, 1)
+LATER = date(2026, 3, 20)
+
+
+def registry() -> Registry:
+    return Registry(Settings.from_environ().tracking_uri)
+
+
+def train(clinic, at=SPRING, **overrides):
+    return steps.train(spec=clinic.spec, at=at, actor="ada", overrides=Overrides(**overrides))
+
+
+def test_first_training_is_promoted_and_its_run_tells_everything(clinic):
+    """The first version has only the absolute gates; the MLflow run holds what section 'Dags' of the issue lists."""
+    training, outcome = train(clinic)
+    assert (outcome.outcome, outcome.version, outcome.champion) == ("promoted", 1, None)
+    champion = registry().champion("clinic")
+    assert champion.number == 1
+    assert champion.tags["bnpipe.training_key"] == training.key
+    assert champion.tags["bnpipe.verdict"] == "pass"
+    artifacts = set(registry().artifacts(training.run_id))
+    assert artifacts >= {
+        "training.json",
+        "validation.json",
+        "validation.html",
+        "schema.json",
+        "structure.json",
+        "graph.svg",
+        "graph.png",
+        "audit.json",
+        "evaluation.json",
+        "verdicts/validation.json",
+        "verdicts/release.json",
+        "report.html",
+    }
+    metrics = registry().metrics(training.run_id)
+    assert metrics["rows.training"] == 40 * 60
+    assert all(metrics[f"seconds.{name}"] >= 0 for name in steps.STEPS)
+    [entry] = registry().history("clinic")
+    assert (entry.actor, entry.source, entry.to, entry.outcome) == ("ada", None, 1, "done")
+
+
+def test_learned_network_finds_the_arcs_the_rows_were_drawn_from(clinic):
+    """Age and season lead to coming back, as in the network that the fixture draws from."""
+    train(clinic)
+    network = registry().load_network(registry().champion("clinic"))
+    assert set(network.parents["back"]) >= {"age", "season"}
+    assert "age" in network.parents["pressure"]
+
+
+def test_same_training_twice_gives_one_version(clinic):
+    """A date that is run again keeps its training key, although its first run was promoted meanwhile."""
+    first, _ = train(clinic)
+    second, outcome = train(clinic)
+    assert first.key == second.key
+    assert first.run_id != second.run_id
+    assert outcome.outcome == "already champion"
+    assert [version.number for version in registry().versions("clinic")] == [1]
+
+
+def train_in_process(spec) -> str:
+    """Train in another process, as a second Airflow worker would."""
+    training, _ = steps.train(spec=spec, at=SPRING, actor="ada")
+    return training.key
+
+
+def test_two_at_once_give_one_version(clinic):
+    """Two processes that train the same at the same time end with one version and one ledger entry."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        keys = set(pool.map(train_in_process, [clinic.spec, clinic.spec]))
+    assert len(keys) == 1
+    assert [version.number for version in registry().versions("clinic")] == [1]
+    assert [entry.to for entry in registry().history("clinic") if entry.outcome == "done"] == [1]
+
+
+@pytest.mark.parametrize("verb", ["validate", "learn", "audit", "fit", "evaluate", "register", "promote"])
+def test_a_step_killed_after_its_work_can_be_run_again(clinic, verb):
+    """Each verb run twice leaves what it would leave run once."""
+    training = steps.snapshot(spec=clinic.spec, at=SPRING, run_key="nightly/1", actor="schedule")
+    for name in steps.STEPS[1:]:
+        result = getattr(steps, name)(training)
+        if name == verb:
+            result = getattr(steps, name)(training)
+    assert result.version == 1
+    assert [version.number for version in registry().versions("clinic")] == [1]
+    assert [entry.to for entry in registry().history("clinic")] == [1]
+
+
+def test_retried_snapshot_continues_the_same_mlflow_run(clinic):
+    """One Airflow run has one MLflow run, however often its first task is retried."""
+    first = steps.snapshot(spec=clinic.spec, at=SPRING, run_key="nightly/1", actor="schedule")
+    again = steps.snapshot(spec=clinic.spec, at=SPRING, run_key="nightly/1", actor="schedule")
+    assert first == again
+
+
+def test_later_night_reuses_the_champions_bins_and_is_judged_against_it(clinic):
+    """The second version has the schema of the first, and a verdict on the difference between them."""
+    train(clinic)
+    training, outcome = train(clinic, at=LATER)
+    assert outcome.champion == 1
+    assert outcome.outcome in ("promoted", "held")
+    one, two = registry().versions("clinic")
+    assert one.tags["bnpipe.schema_hash"] == two.tags["bnpipe.schema_hash"]
+    verdicts = json.loads(registry().read_text(training.run_id, "verdicts/release.json"))
+    assert any(verdict["kind"] == "relative" for verdict in verdicts)
+
+
+def test_relearn_schema_learns_the_bins_anew(clinic):
+    """With --relearn-schema the quantiles are those of the new rows, and the versions can't be compared row by row."""
+    train(clinic)
+    training, outcome = train(clinic, at=LATER, relearn_schema=True)
+    one, two = registry().versions("clinic")
+    assert one.tags["bnpipe.schema_hash"] != two.tags["bnpipe.schema_hash"]
+    assert outcome.outcome == "held"
+    verdicts = json.loads(registry().read_text(training.run_id, "verdicts/release.json"))
+    assert "incomparable" in {verdict["outcome"] for verdict in verdicts}
+
+
+def test_backfill_never_replaces_a_newer_champion(clinic):
+    """A window that ends earlier than the champion's is registered and superseded."""
+    train(clinic, at=LATER)
+    _, outcome = train(clinic, at=SPRING)
+    assert outcome.outcome == "superseded"
+    assert registry().champion("clinic").number == 1
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("approval", "await approval"), ("manual", "left to MLflow")])
+def test_other_policies_leave_the_alias_alone(clinic, policy, expected):
+    """Only `auto` moves the champion by itself; the version is the challenger."""
+    _, outcome = train(clinic, promotion=policy)
+    assert outcome.outcome == expected
+    assert registry().champion("clinic") is None
+    assert registry().challenger("clinic").number == 1
+
+
+def test_approval_promotes_what_was_shown(clinic):
+    """A person's approval moves the alias and is in the ledger under that person's name."""
+    train(clinic, promotion="approval")
+    outcome = steps.approve(model="clinic", version=1, compared_with=None, actor="grace", reason="looks right")
+    assert outcome.outcome == "promoted"
+    assert registry().history("clinic")[-1].actor == "grace"
+
+
+def test_approval_is_refused_when_the_champion_has_changed(clinic):
+    """What was compared with no champion isn't promoted over one."""
+    train(clinic, promotion="approval")
+    steps.promote_by_hand(model="clinic", version=1, actor="ada", reason="first")
+    train(clinic, at=LATER, promotion="approval")
+    outcome = steps.approve(model="clinic", version=2, compared_with=None, actor="grace", reason="late")
+    assert outcome.outcome == "held"
+    assert registry().champion("clinic").number == 1
+
+
+def test_expert_graph_is_taken_as_it_is(clinic):
+    """A graph drawn in the spec is fitted, not learned."""
+    text = clinic.spec.read_text()
+    start = text.index("structure:")
+    end = text.index("gates:")
+    clinic.spec.write_text(text[:start] + "structure:\n  graph: {arcs: [[age, back], [season, back]]}\n" + text[end:])
+    train(clinic)
+    network = registry().load_network(registry().champion("clinic"))
+    assert set(network.arcs) == {("age", "back"), ("season", "back")}
+
+
+# What goes wrong: each with a clear error, and nothing half registered.
+
+
+def nothing_registered() -> bool:
+    return not registry().versions("clinic") and not registry().history("clinic")
+
+
+def test_broken_yaml(clinic):
+    """Broken YAML is a SpecError with the line."""
+    clinic.spec.write_text("name: clinic\nsource: [unclosed\n")
+    with pytest.raises(SpecError, match=r"clinic.yaml:\d"):
+        train(clinic)
+
+
+def test_column_gone(clinic):
+    """A column that went away is named, with those that are there."""
+    clinic.edit_rows(lambda frame: frame.drop(columns="treatment"))
+    with pytest.raises(SourceError, match="treatment"):
+        train(clinic)
+    assert nothing_registered()
+
+
+def test_column_of_another_type(clinic):
+    """Numbers that arrive as text stop the run."""
+    clinic.edit_rows(lambda frame: frame.assign(age=frame["age"].map(lambda age: f"{age} years")))
+    with pytest.raises(GateFailed, match="age"):
+        train(clinic)
+    assert nothing_registered()
+
+
+def test_unknown_state(clinic):
+    """A state the spec does not know is a failed validation that names it."""
+    clinic.edit_rows(lambda frame: frame.assign(treatment=frame["treatment"].replace("rest", "surgery")))
+    with pytest.raises(GateFailed, match="treatment"):
+        train(clinic)
+    assert nothing_registered()
+
+
+def test_empty_window(clinic):
+    """A window without rows names itself and says which rows there are."""
+    with pytest.raises(EmptyWindowError, match="2025"):
+        train(clinic, at=date(2025, 6, 1))
+    assert nothing_registered()
+
+
+def test_constant_variable_is_learned_without_arcs(clinic):
+    """A variable that never changed has no arcs; the run goes on and says so."""
+    clinic.edit_rows(lambda frame: frame.assign(treatment="drug"))
+    train(clinic)
+    network = registry().load_network(registry().versions("clinic")[0])
+    assert not network.parents["treatment"]
+    assert all("treatment" not in parents for parents in network.parents.values())
+
+
+def test_failing_gate_ends_the_run_with_its_reason(clinic):
+    """An absolute gate that says no: no version, and the MLflow run is FAILED with the reason."""
+    clinic.edit_spec("gates: {min_rows: 200}", "gates: {min_rows: 100000}")
+    training = steps.snapshot(spec=clinic.spec, at=SPRING, run_key="nightly/1", actor="schedule")
+    for name in ("validate", "learn", "audit", "fit"):
+        getattr(steps, name)(training)
+    with pytest.raises(GateFailed, match="min_rows"):
+        steps.evaluate(training)
+    assert nothing_registered()
+    assert registry().run_status(training.run_id) == "FAILED"
+    assert "min_rows" in registry().run_tags(training.run_id, ("bnpipe.error",))["bnpipe.error"]
+    assert "report.html" in registry().artifacts(training.run_id)
+
+
+def test_mlflow_down_before_the_run(clinic, monkeypatch):
+    """Without MLflow nothing starts; the error can be retried."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(RegistryUnavailable) as caught:
+        train(clinic)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("verb", ["learn", "evaluate", "register", "promote"])
+def test_mlflow_down_in_the_middle(clinic, monkeypatch, verb):
+    """MLflow going away in a step gives a retryable error; the same step goes through once it is back."""
+    training = steps.snapshot(spec=clinic.spec, at=SPRING, run_key="nightly/1", actor="schedule")
+    there = Settings.from_environ().tracking_uri
+    for name in steps.STEPS[1:]:
+        if name == verb:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+            with pytest.raises(RegistryUnavailable):
+                getattr(steps, name)(training)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", there)
+        result = getattr(steps, name)(training)
+    assert (result.outcome, result.version) == ("promoted", 1)
+
+
+def test_store_not_writable(clinic, monkeypatch, tmp_path):
+    """A store that can't be written is named before anything is registered."""
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder should be")
+    monkeypatch.setenv("BNPIPE_STORE", str(blocked / "store"))
+    with pytest.raises(StoreError, match="blocked"):
+        train(clinic)
+    assert nothing_registered()
+
+
+def test_steps_ask_for_the_step_before_them(clinic):
+    """A step whose input is missing names the step that makes it."""
+    training = steps.snapshot(spec=clinic.spec, at=SPRING, run_key="nightly/1", actor="schedule")
+    with pytest.raises(StoreError, match="`learn`"):
+        steps.fit(training)
+
+
+def test_promotions_by_threads_leave_one_champion(clinic):
+    """Two approvals of two versions at once: one wins, the alias and the ledger agree."""
+    train(clinic, promotion="approval")
+    train(clinic, at=LATER, promotion="approval")
+
+    def approve(version: int) -> str:
+        return steps.promote_by_hand(model="clinic", version=version, actor=f"user {version}", reason="race").outcome
+
+    with ThreadPoolExecutor(2) as pool:
+        results = [pool.submit(approve, version) for version in (1, 2)]
+    outcomes = [future.exception() or future.result() for future in results]
+    assert "promoted" in outcomes
+    done = [entry for entry in registry().history("clinic") if entry.outcome == "done"]
+    assert registry().champion("clinic").number == done[-1].to
