@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 from bnpipe.errors import RegistryError, shorten
-from bnpipe.registry.client import Connection, without_password
+from bnpipe.registry.client import Connection, quoted, without_password
 
 RUN_KEY_TAG: Final = "bnpipe.run_key"
 RUN_MODEL_TAG: Final = "bnpipe.model"
@@ -92,6 +92,13 @@ class Runs:
             local.write_text(text, encoding="utf-8")
             self._upload(run_id, local, path)
 
+    def log_bytes(self, run_id: str, content: bytes, path: str) -> None:
+        """Store bytes, as of a picture, as artifact `path` of a run, replacing an earlier one."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / PurePosixPath(path).name
+            local.write_bytes(content)
+            self._upload(run_id, local, path)
+
     def log_file(self, run_id: str, local: str | Path, path: str) -> None:
         """Store a local file as artifact `path` of a run; a `path` that ends in ``/`` is a folder."""
         local = Path(local)
@@ -114,6 +121,29 @@ class Runs:
         with tempfile.TemporaryDirectory() as folder, self.connection.patient():
             local = self.connection.call("download_artifacts", run_id, path, folder)
             return Path(local).read_text(encoding="utf-8")
+
+    def artifacts(self, run_id: str) -> tuple[str, ...]:
+        """List the paths of all artifacts of a run."""
+        return tuple(sorted(self._walk(run_id, None)))
+
+    def _walk(self, run_id: str, folder: str | None) -> Iterator[str]:
+        for item in self.connection.call("list_artifacts", run_id, folder):
+            if item.is_dir:
+                yield from self._walk(run_id, item.path)
+            else:
+                yield str(item.path)
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """Give the newest value of every metric of a run."""
+        return dict(self.connection.call("get_run", run_id).data.metrics)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """Give the tags of a run."""
+        return dict(self.connection.call("get_run", run_id).data.tags)
+
+    def run_status(self, run_id: str) -> str:
+        """Say whether a run is ``RUNNING``, ``FINISHED`` or ``FAILED``."""
+        return str(self.connection.call("get_run", run_id).info.status)
 
     def finish_run(self, run_id: str, status: Literal["FINISHED", "FAILED"] = "FINISHED") -> None:
         """End a run."""
@@ -140,11 +170,10 @@ class Runs:
         self.connection.call("log_inputs", run_id, datasets=[DatasetInput(dataset, tags)])
 
     def _run_of_key(self, experiment: str, key: str) -> Any:
-        quoted = key.replace("'", "''")
         runs = self.connection.call(
             "search_runs",
             [experiment],
-            filter_string=f"tags.`{RUN_KEY_TAG}` = '{quoted}'",
+            filter_string=f"tags.`{RUN_KEY_TAG}` = {quoted(key)}",
             order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
             max_results=1,
         )

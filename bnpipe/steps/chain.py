@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnpipe.config import ModelSpec, Overrides, Settings, load_spec
-from bnpipe.errors import BnpipeError, GateFailed
+from bnpipe.errors import BnpipeError, GateFailed, VersionNotFound
 from bnpipe.registry import Registry, Version
 from bnpipe.steps.learning import find_graph, fit_network, fix_schema
 from bnpipe.steps.recipe import Recipe, code_version
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bnpipe.evaluation import Comparison
 
 log = logging.getLogger("bnpipe.steps")
+
+CARRIED_TAGS = ("bnpipe.airflow_run", "bnpipe.airflow_url", "bnpipe.reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,11 @@ def _base_version(registry: Registry, model: ModelSpec, end: datetime, *, relear
     """Find the newest champion that was trained on an earlier window: its learned bins are kept."""
     if relearn or model.fixed_schema() is not None:
         return None
-    reigned = {entry.to for entry in registry.history(model.name) if entry.outcome in ("done", "by hand") and entry.to}
+    try:
+        ledger = registry.history(model.name)
+    except VersionNotFound:
+        return None
+    reigned = {entry.to for entry in ledger if entry.outcome in ("done", "by hand") and entry.to}
     earlier = [
         version
         for version in registry.versions(model.name)
@@ -397,6 +403,7 @@ def register(training: Training) -> Registered:
         recipe = bench.recipe
         network = bench.network
         verdicts = read_verdicts(bench)
+        of_run = bench.registry.run_tags(training.run_id)
         tags = {
             "bnpipe.training_key": training.key,
             "bnpipe.data_fingerprint": recipe.snapshot.fingerprint,
@@ -410,7 +417,7 @@ def register(training: Training) -> Registered:
             "bnpipe.end": recipe.window.end.isoformat(),
             "bnpipe.verdict": "pass" if all(v.passed for v in verdicts if v.kind == "absolute") else "fail",
             "bnpipe.actor": training.actor,
-            **bench.registry.run_tags(training.run_id, ("bnpipe.airflow_run", "bnpipe.airflow_url", "bnpipe.reason")),
+            **{name: value for name, value in of_run.items() if name in CARRIED_TAGS},
         }
         example = bench.held_out_rows().to_pandas().head(3)
         version = bench.registry.register(

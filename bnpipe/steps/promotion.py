@@ -63,7 +63,7 @@ def _settle(bench: Bench, version: Version, compared_with: int | None) -> Outcom
     spec = bench.recipe.spec
     champion = bench.registry.champion(spec.name)
     if champion is not None and champion.number == version.number:
-        return Outcome("already champion", version.number, version.number, "this training's version is the champion")
+        return _already_champion(bench, version)
     first = compared_with is None
     decision = decide_promotion(read_verdicts(bench), policy=spec.promotion.policy, first=first)
     if decision.outcome in ("held", "refused"):
@@ -87,6 +87,14 @@ def _settle(bench: Bench, version: Version, compared_with: int | None) -> Outcom
     except PromotionRefused as refusal:
         return Outcome("held", version.number, compared_with, str(refusal))
     return Outcome("promoted", version.number, compared_with, decision.reason)
+
+
+def _already_champion(bench: Bench, version: Version) -> Outcome:
+    """A retry of this very run says again what its first attempt did; another run has nothing to do."""
+    last = bench.registry.history(version.model)[-1]
+    if last.to == version.number and last.evidence == bench.registry.run_url(bench.training.run_id):
+        return Outcome("promoted", version.number, last.source, last.reason)
+    return Outcome("already champion", version.number, version.number, "this training's version is the champion")
 
 
 def _ends(version: Version) -> datetime:
