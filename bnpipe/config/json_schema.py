@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from bnpipe.config.spec import ModelSpec
@@ -10,27 +11,28 @@ from bnpipe.config.spec import ModelSpec
 
 def json_schema() -> dict[str, Any]:
     """Generate the JSON schema of ``config/models/*.yaml``."""
-    schema: dict[str, Any] = _plain(ModelSpec.model_json_schema())
+    schema: dict[str, Any] = _plain(_generated())
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "bnpipe network"
     schema["description"] = "One network of bnpipe: where its rows come from, its variables, what it must beat."
     return schema
 
 
+@cache
+def _generated() -> dict[str, Any]:
+    return ModelSpec.model_json_schema()
+
+
 def _plain(node: Any) -> Any:
     """Drop pydantic's titles, which only repeat the key."""
     if isinstance(node, dict):
-        return {
-            key: _plain(value)
-            for key, value in node.items()
-            if not (key == "title" and isinstance(value, str) and "properties" not in node.get("title", ""))
-        }
+        return {key: _plain(value) for key, value in node.items() if key != "title" or not isinstance(value, str)}
     return [_plain(item) for item in node] if isinstance(node, list) else node
 
 
 def keys_at(location: tuple[str | int, ...]) -> list[str]:
     """Name the keys allowed at a location of pydantic's."""
-    schema = ModelSpec.model_json_schema()
+    schema = _generated()
     node: Mapping[str, Any] = schema
     for part in location:
         node = _step(_resolved(schema, node), part, schema)
@@ -56,5 +58,6 @@ def _step(node: Mapping[str, Any], part: str | int, schema: Mapping[str, Any]) -
             {},
         )
     else:
-        found = node.get("properties", {}).get(part, node.get("additionalProperties", {}))
+        others = [*node.get("patternProperties", {}).values(), node.get("additionalProperties", {})]
+        found = node.get("properties", {}).get(part, others[0])
     return found if isinstance(found, Mapping) else {}

@@ -29,7 +29,7 @@ class Problem:
     file : str
         The spec.
     line : int
-        1-based.
+        1-based; 0 is the whole file.
     key : str
         Path of the YAML key, as ``structure.required[0]``.
     message : str
@@ -47,7 +47,8 @@ class Problem:
     def __str__(self) -> str:
         kind = "warning: " if self.severity == "warning" else ""
         key = f"{self.key}: " if self.key else ""
-        return f"{self.file}:{self.line}: {kind}{key}{self.message}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {kind}{key}{self.message}"
 
 
 @dataclass(frozen=True)
@@ -128,27 +129,25 @@ def spec_error(problems: list[Problem]) -> SpecError:
 
 
 def read_draft(path: Path) -> Draft:
-    """Read a file as far as it goes.
-
-    Raises
-    ------
-    SpecError
-        No file, no text or no YAML: nothing more can be said.
-    """
+    """Read a file as far as it goes."""
     try:
         document = yaml_lines.read(_text(path), verbatim=_verbatim, typed=_typed)
+        _check_top(document)
     except YamlError as error:
-        raise SpecError(f"{path}:{error.line}:{error.column}: not YAML: {error}") from error
-    if document.value is None:
-        raise SpecError(f"{path}:1: the file is empty; start with `name:` or copy an example from docs/spec.md")
-    if not isinstance(document.value, dict):
-        raise SpecError(f"{path}:1: the file must hold `key: value` lines, it holds a {_kind(document.value)}")
+        return Draft(path, Document(None, {}), None, (Problem(str(path), error.line, "", str(error)),))
     problems = [Problem(str(path), line, yaml_lines.show(key), message) for key, line, message in document.problems]
     try:
         return Draft(path, document, ModelSpec.model_validate(document.value), tuple(problems))
     except ValidationError as error:
         problems += _explain(path, document, error)
         return Draft(path, document, None, tuple(problems))
+
+
+def _check_top(document: Document) -> None:
+    if document.value is None:
+        raise YamlError("the file is empty; start with `name:`, or copy the example of docs/spec.md", line=0)
+    if not isinstance(document.value, dict):
+        raise YamlError(f"the file must hold `key: value` lines, it holds a {_kind(document.value)}")
 
 
 def _verbatim(path: yaml_lines.Path) -> bool:
@@ -162,24 +161,23 @@ def _typed(path: yaml_lines.Path) -> bool:
 def _text(path: Path) -> str:
     try:
         if path.is_dir():
-            raise SpecError(f"{path}: is a folder; give one of its files")
+            raise YamlError("this is a folder; give one of its files", line=0)
         if path.stat().st_size > _MAX_BYTES:
-            raise SpecError(f"{path}: has {path.stat().st_size / 1e6:.0f} MB, which is no spec")
+            raise YamlError(f"{path.stat().st_size / 1e6:.0f} MB is no spec; give the YAML file of a network", line=0)
         content = path.read_bytes()
     except FileNotFoundError:
         close = get_close_matches(path.name, _siblings(path), n=1)
         hint = f"did you mean {path.with_name(close[0])}?" if close else "check the path"
-        raise SpecError(f"{path}: there is no such file; {hint}") from None
+        raise YamlError(f"there is no such file; {hint}", line=0) from None
     except OSError as error:
-        raise SpecError(f"{path}: can't be read: {error.strerror}") from error
+        raise YamlError(f"can't be read: {error.strerror}", line=0) from error
+    if b"\0" in content:
+        raise YamlError("binary, not text; give the YAML file of a network", line=0)
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise SpecError(f"{path}:{line}: is not UTF-8 text; save it as UTF-8") from error
-    if "\0" in text:
-        raise SpecError(f"{path}: is not text but binary")
-    return text
+        raise YamlError("not UTF-8 text; save the file as UTF-8", line=line) from error
 
 
 def _siblings(path: Path) -> list[str]:
@@ -219,6 +217,8 @@ def _message(document: Any, key: yaml_lines.Path, found: Mapping[str, Any]) -> s
         close = get_close_matches(name, known, n=1, cutoff=0.6)
         return f"unknown key; did you mean `{close[0]}`?" if close else f"unknown key; allowed are {', '.join(known)}"
     if kind == "missing":
+        if isinstance(key[-1], int):
+            return "an arc is [parent, child]"
         return "this key is required; add it"
     if kind == "literal_error":
         allowed = str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
@@ -256,6 +256,7 @@ _WANTED: Final = {
     "model_type": "write a mapping: `key: value` lines",
     "model_attributes_type": "write a mapping: `key: value` lines",
     "string_too_short": "it must not be empty",
+    "too_short": "there must be more",
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from bnpipe.config.scalars import Cron, Day, Days, ModelName, Part, Share, TimeZone, VariableName, looks_per_year
 from bnpipe.config.variables import QuantilesVariable, VariableSpec
@@ -36,14 +37,16 @@ class SourceSpec(Part):
 
     connection: Text = Field(
         default="local",
-        description="Name of a connection: BNPIPE_CONN_<NAME> holds its URL. `local` is files below BNPIPE_DATA.",
+        description="Name of a connection: `BNPIPE_CONN_<NAME>` holds its URL. `local` is files below `BNPIPE_DATA`.",
     )
     path: Text | None = Field(
         default=None,
-        description="Parquet or CSV files by pattern, below the connection; or package://PACKAGE/folder/file.csv.",
+        description="Parquet or CSV files by pattern, below the connection; or `package://PACKAGE/folder/file.csv`.",
         examples=["flights/day=*/*.parquet"],
     )
-    sql: Text | None = Field(default=None, description="Or one SELECT.", examples=["SELECT * FROM claims"])
+    sql: Text | None = Field(
+        default=None, validate_default=True, description="Or one SELECT.", examples=["SELECT * FROM claims"]
+    )
     timestamp: Text = Field(description="Column that says when the row happened.", examples=["departure"])
     time_zone: TimeZone = Field(
         default="UTC", description="IANA name; days begin at its midnight.", examples=["Europe/Berlin"]
@@ -58,11 +61,12 @@ class SourceSpec(Part):
         default=None, description="Column whose rows belong together (depend on each other); left out: the local day."
     )
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.path is None) == (self.sql is None):
-            raise ValueError("needs exactly one of the keys path, sql")
-        return self
+    @field_validator("sql")
+    @classmethod
+    def _one_source(cls, sql: str | None, info: ValidationInfo) -> str | None:
+        if "path" in info.data and (info.data["path"] is None) == (sql is None):
+            raise ValueError("give either `path` or `sql`")
+        return sql
 
 
 class WindowSpec(Part):
@@ -90,13 +94,16 @@ class GraphSpec(Part):
     arcs: tuple[Arc, ...] | None = Field(
         default=None, description="Arcs [parent, child].", examples=[[["rain", "late"]]]
     )
-    bif: Text | None = Field(default=None, description="BIF file whose arcs to take, relative to this file.")
+    bif: Text | None = Field(
+        default=None, validate_default=True, description="BIF file whose arcs to take, relative to this file."
+    )
 
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if self.arcs is None and self.bif is None:
-            raise ValueError("needs one of the keys arcs, bif")
-        return self
+    @field_validator("bif")
+    @classmethod
+    def _some(cls, bif: str | None, info: ValidationInfo) -> str | None:
+        if "arcs" in info.data and info.data["arcs"] is None and bif is None:
+            raise ValueError("give either `arcs` or `bif`")
+        return bif
 
 
 class StructureSpec(Part):
@@ -197,20 +204,26 @@ class Overrides(Part):
 class ModelSpec(Part):
     """The specification of one network."""
 
-    name: ModelName = Field(description="Name of the network: small letters, digits, _ and -.", examples=["flights"])
+    name: ModelName = Field(
+        description="Name of the network: small letters, digits, `_` and `-`.", examples=["flights"]
+    )
     owner: Text = Field(description="Who answers for it.", examples=["ops-analytics@example.com"])
     description: str = Field(default="", description="What it is for.")
     source: SourceSpec = Field(description="Where rows come from.")
     window: WindowSpec = Field(description="Which days to learn from and to prove on.")
     variables: dict[VariableName, VariableSpec] = Field(min_length=2, description="The variables, by name.")
-    targets: dict[VariableName, Annotated[TargetSpec, BeforeValidator(_empty_target)]] = Field(
+    targets: dict[
+        VariableName, Annotated[TargetSpec, BeforeValidator(_empty_target, json_schema_input_type=TargetSpec | None)]
+    ] = Field(
         min_length=1, description="Variables whose posteriors are served.", examples=[{"late": {"tolerance": 0.002}}]
     )
     structure: StructureSpec = Field(default=StructureSpec(), description="How the graph is learned, or which it is.")
     parameters: ParametersSpec = Field(default=ParametersSpec(), description="How CPDs follow from counts.")
     gates: GatesSpec = Field(default=GatesSpec(), description="What every version must reach.")
     validation: ValidationSpec = Field(default=ValidationSpec(), description="What the rows must fulfil.")
-    promotion: Annotated[PromotionSpec, BeforeValidator(_short_policy)] = Field(
+    promotion: Annotated[
+        PromotionSpec, BeforeValidator(_short_policy, json_schema_input_type=PromotionSpec | Policy)
+    ] = Field(
         default=PromotionSpec(), description="When a new version takes over; `auto`, `approval` or `manual` for short."
     )
     schedule: Cron | None = Field(

@@ -35,7 +35,7 @@ State = Annotated[
 """A state: the text as written, so ``no`` is "no", ``01`` is "01" and ``null`` is "null"."""
 
 
-class _Variable(Part):
+class AnyVariable(Part):
     """What all variables share."""
 
     description: str = Field(default="", description="What it means, for reports.")
@@ -73,7 +73,7 @@ class _Variable(Part):
         return self.missing_state if self.missing == "state" else None
 
 
-class StatesVariable(_Variable):
+class StatesVariable(AnyVariable):
     """A variable whose states are listed."""
 
     states: tuple[State, ...] = Field(
@@ -117,7 +117,7 @@ class StatesVariable(_Variable):
         return Variable(name, self.all_states, other=self.other, missing=self._missing)
 
 
-class _NumericVariable(_Variable):
+class NumericVariable(AnyVariable):
     """A number cut into bins."""
 
     minimum: float | None = Field(default=None, description="Smallest value that passes validation.")
@@ -135,7 +135,7 @@ class _NumericVariable(_Variable):
         return maximum
 
 
-class EdgesVariable(_NumericVariable):
+class EdgesVariable(NumericVariable):
     """A number cut at given edges: bin i holds edges[i-1] <= x < edges[i]."""
 
     edges: tuple[float, ...] = Field(
@@ -146,7 +146,7 @@ class EdgesVariable(_NumericVariable):
     )
     labels: tuple[State, ...] | None = Field(
         default=None,
-        description="Names of the bins, one more than edges; left out: <5, 5..10, >=10.",
+        description="Names of the bins, one more than edges; left out: `<5`, `5..10`, `>=10`.",
         examples=[["calm", "breeze", "wind", "storm"]],
     )
 
@@ -189,7 +189,7 @@ class EdgesVariable(_NumericVariable):
         return Variable(name, self._with_missing(labels), edges=self.edges, missing=self._missing)
 
 
-class QuantilesVariable(_NumericVariable):
+class QuantilesVariable(NumericVariable):
     """A number cut into bins of about equal rows; edges are learned once and then reused from the champion."""
 
     quantiles: int = Field(ge=2, le=50, description="How many bins; ties may leave fewer.", examples=[4])

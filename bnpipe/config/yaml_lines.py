@@ -50,10 +50,10 @@ class Document:
 
 
 class YamlError(ValueError):
-    """The text is no YAML; knows where (1-based)."""
+    """The text is no YAML; knows its line (1-based; 0 is the whole file)."""
 
-    def __init__(self, message: str, *, line: int = 1, column: int = 1) -> None:
-        self.line, self.column = line, column
+    def __init__(self, message: str, *, line: int = 1) -> None:
+        self.line = line
         super().__init__(message)
 
 
@@ -72,7 +72,7 @@ def read(text: str, *, verbatim: Callable[[Path], bool], typed: Callable[[Path],
     Raises
     ------
     YamlError
-        Not YAML, with line and column.
+        Not YAML; its text has the column.
     """
     try:
         node = yaml.compose(text, Loader=_LOADER)
@@ -103,7 +103,7 @@ def _located(error: yaml.MarkedYAMLError, text: str) -> YamlError:
         message += "; indent with spaces, YAML allows no tabs"
     elif error.context and error.context_mark and error.context_mark.line + 1 != line:
         message += f" ({error.context} that starts on line {error.context_mark.line + 1})"
-    return YamlError(message, line=line, column=column)
+    return YamlError(f"column {column}: not YAML: {message}", line=line)
 
 
 @dataclass

@@ -1,0 +1,85 @@
+"""Tables of all keys of a spec, made from the models, for ``docs/spec.md``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from bnpipe.config import spec, variables
+
+START: Final = "<!-- keys: made by `python -m bnpipe.config`, do not edit -->"
+END: Final = "<!-- /keys -->"
+SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
+    ("Top level", spec.ModelSpec),
+    ("source", spec.SourceSpec),
+    ("window", spec.WindowSpec),
+    ("variables: every variable", variables.AnyVariable),
+    ("variables: a variable with `states`", variables.StatesVariable),
+    ("variables: a variable with `edges` or `quantiles`", variables.NumericVariable),
+    ("variables: a variable with `edges`", variables.EdgesVariable),
+    ("variables: a variable with `quantiles`", variables.QuantilesVariable),
+    ("targets: each", spec.TargetSpec),
+    ("structure", spec.StructureSpec),
+    ("structure.graph", spec.GraphSpec),
+    ("parameters", spec.ParametersSpec),
+    ("gates", spec.GatesSpec),
+    ("validation", spec.ValidationSpec),
+    ("validation.expectations: each", spec.ExpectationSpec),
+    ("promotion", spec.PromotionSpec),
+)
+
+
+def write_keys(page: str) -> str:
+    """Put the tables between the marks of a page.
+
+    Raises
+    ------
+    ValueError
+        The page has no such marks.
+    """
+    if START not in page or END not in page:
+        raise ValueError(f"the page lacks {START} or {END}")
+    before, after = page.partition(START)[0], page.partition(END)[2]
+    return f"{before}{START}\n\n{tables()}\n{END}{after}"
+
+
+def tables() -> str:
+    """Write one table a mapping of the YAML."""
+    return "\n".join(f"### {title}\n\n{_table(model)}" for title, model in SECTIONS)
+
+
+def _table(model: type[BaseModel]) -> str:
+    rows = [
+        f"| `{name}` | {_default(field)} | {field.description}{_example(field)} |"
+        for name, field in model.model_fields.items()
+        if name in model.__annotations__
+    ]
+    return "\n".join(["| key | if left out | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.default
+    if value is PydanticUndefined or isinstance(value, BaseModel) or value in (None, "", ()):
+        return "–"
+    text = f"{value}".lower() if isinstance(value, bool) else f"{value}"
+    return f"`{text}`"
+
+
+def _example(field: FieldInfo) -> str:
+    choices = [choice for part in (field.annotation, *get_args(field.annotation)) for choice in _choices(part)]
+    if choices:
+        return f" One of {', '.join(f'`{choice}`' for choice in choices)}."
+    if not field.examples:
+        return ""
+    text = re.sub(r"'(\w+)':?", lambda match: match[0].replace("'", ""), str(field.examples[0])).replace("'", '"')
+    return f" Example: `{text}`."
+
+
+def _choices(annotation: object) -> tuple[object, ...]:
+    return get_args(annotation) if getattr(annotation, "__origin__", None) is Literal else ()
