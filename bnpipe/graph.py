@@ -116,16 +116,6 @@ def _depth_first(parents: Parents) -> tuple[tuple[str, ...], tuple[str, ...] | N
     return tuple(done), None
 
 
-def markov_blanket(parents: Parents, node: str) -> frozenset[str]:
-    """Give the parents, children and children's other parents of `node`."""
-    blanket = set(parents.get(node, ()))
-    for child, its_parents in parents.items():
-        if node in its_parents:
-            blanket.update(its_parents)
-            blanket.add(child)
-    return frozenset(blanket - {node})
-
-
 def cpdag(parents: Parents, compelled: Iterable[Arc] = ()) -> PartialGraph:
     """Find which arcs every Markov equivalent graph shares.
 

@@ -1,0 +1,142 @@
+"""From families to a junction tree: moralise, triangulate by min-fill, join maximal cliques.
+
+Variables are numbers here, 0 … n-1; the names are the caller's.
+
+References
+----------
+Kjaerulff, U. (1990). Triangulation of graphs: algorithms giving small total state space. Aalborg R-90-09.
+Koller, D. & Friedman, N. (2009). Probabilistic Graphical Models, sections 9.4 and 10.4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class JunctionTree:
+    """Maximal cliques joined so that a variable's cliques hang together.
+
+    Parameters
+    ----------
+    cliques : tuple of tuple of int
+        Variables of each clique, increasing. One empty clique when there are no variables.
+    parent : tuple of int
+        The clique that each hangs from; -1 for the one root. Unconnected parts hang together by empty separators.
+    cardinalities : tuple of int
+        Of the variables.
+    """
+
+    cliques: tuple[tuple[int, ...], ...]
+    parent: tuple[int, ...]
+    cardinalities: tuple[int, ...]
+
+    @cached_property
+    def neighbours(self) -> tuple[tuple[int, ...], ...]:
+        """Cliques joined to each clique."""
+        joined: list[list[int]] = [[] for _ in self.cliques]
+        for clique, parent in enumerate(self.parent):
+            if parent >= 0:
+                joined[clique].append(parent)
+                joined[parent].append(clique)
+        return tuple(tuple(cliques) for cliques in joined)
+
+    @cached_property
+    def cells(self) -> tuple[int, ...]:
+        """Cells of each clique's table."""
+        return tuple(math.prod(self.cardinalities[variable] for variable in clique) for clique in self.cliques)
+
+    def smallest_with(self, variables: Iterable[int]) -> int:
+        """Give the clique with the smallest table that holds all `variables`."""
+        wanted = set(variables)
+        return min(
+            (clique for clique, members in enumerate(self.cliques) if wanted.issubset(members)),
+            key=self.cells.__getitem__,
+        )
+
+    def outward(self, root: int) -> list[tuple[int, int]]:
+        """List the edges (clique nearer to `root`, clique farther), nearer ones first."""
+        edges: list[tuple[int, int]] = []
+        ahead = [(-1, root)]
+        for came_from, clique in ahead:
+            onward = [(clique, other) for other in self.neighbours[clique] if other != came_from]
+            edges += onward
+            ahead += onward
+        return edges
+
+
+def junction_tree(families: Iterable[Sequence[int]], cardinalities: Sequence[int]) -> JunctionTree:
+    """Build the junction tree in which every family lies within a clique.
+
+    Parameters
+    ----------
+    families : iterable of sequence of int
+        Each node with its parents; every variable is in at least one.
+    cardinalities : sequence of int
+        States of each variable.
+    """
+    joined: dict[int, set[int]] = {}
+    for family in families:
+        for variable in family:
+            joined.setdefault(variable, set()).update(family)
+    for variable, others in joined.items():
+        others.discard(variable)
+    cliques, parent = _join(_eliminate(joined, cardinalities))
+    return JunctionTree(tuple(tuple(sorted(clique)) for clique in cliques), parent, tuple(cardinalities))
+
+
+def _eliminate(joined: dict[int, set[int]], cardinalities: Sequence[int]) -> list[tuple[int, set[int]]]:
+    """Eliminate all variables by least fill-in, then smallest table; give each with its neighbours at that time."""
+    joined = {variable: set(others) for variable, others in joined.items()}
+    costs = {variable: _elimination_cost(variable, joined, cardinalities) for variable in joined}
+    eliminated = []
+    while joined:
+        variable = min(costs, key=costs.__getitem__)
+        around = joined.pop(variable)
+        del costs[variable]
+        eliminated.append((variable, around))
+        for other in around:
+            joined[other] |= around
+            joined[other] -= {other, variable}
+        # Who has two of `around` as neighbours may have lost a missing pair.
+        touched = around.union(*(joined[other] for other in around)) if costs else around
+        for other in touched:
+            costs[other] = _elimination_cost(other, joined, cardinalities)
+    return eliminated
+
+
+def _elimination_cost(variable: int, joined: dict[int, set[int]], cardinalities: Sequence[int]) -> tuple[int, int, int]:
+    around = joined[variable]
+    present = sum(len(around & joined[other]) for other in around)
+    missing = len(around) * (len(around) - 1) - present
+    return missing, math.prod(cardinalities[other] for other in around) * cardinalities[variable], variable
+
+
+def _join(eliminated: list[tuple[int, set[int]]]) -> tuple[list[set[int]], tuple[int, ...]]:
+    """Keep the maximal cliques; each hangs from the clique of the variable of its rest that went first."""
+    position = {variable: place for place, (variable, _) in enumerate(eliminated)}
+    hanging: list[list[int]] = [[] for _ in eliminated]
+    cliques: list[set[int]] = []
+    parent: list[int] = []
+    roots: list[int] = []
+    for place, (variable, around) in enumerate(eliminated):
+        members = around | {variable}
+        host = next((clique for clique in hanging[place] if members <= cliques[clique]), len(cliques))
+        if host == len(cliques):
+            cliques.append(members)
+            parent.append(-1)
+        for clique in hanging[place]:
+            if clique != host:
+                parent[clique] = host
+        if around:
+            hanging[min(position[other] for other in around)].append(host)
+        else:
+            roots.append(host)
+    if not cliques:
+        return [set()], (-1,)
+    for root in roots[1:]:
+        parent[root] = roots[0]
+    return cliques, tuple(parent)
