@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -66,10 +65,11 @@ class Processes:
             raise PlatformError(
                 f"{self.folder} is in use by process {other.pid}: stop that one first, or use another folder"
             )
-        for record in sorted(self.folder.glob("*.json")):
-            if record != owner:
-                _end(_members_of_record(record), patience=10)
-                record.unlink()
+        records = [record for record in self.folder.glob("*.json") if record != owner]
+        members = [member for record in records for member in _members_of_record(record)]
+        _end(members, members, patience=10)
+        for record in records:
+            record.unlink()
         _write_record(owner, os.getpid())
 
     def start(self, name: str, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Child:
@@ -130,9 +130,10 @@ class Processes:
 
         A Ctrl-C while waiting kills at once.
         """
-        leaders = [child.process.pid for child in self._children]
-        for wait in (patience, 1):  # again for what was started while the first list was gone through
-            _end([process for leader in leaders for process in _members(leader)], patience=wait, ask=leaders)
+        leaders = {child.process.pid for child in self._children}
+        for _ in range(2):  # again for what was started while the first list was gone through
+            members = [member for leader in leaders for member in _members(leader)]
+            _end([member for member in members if member.pid in leaders], members, patience=patience)
         for child in list(self._children):
             child.process.wait()
             self._forget(child)
@@ -174,13 +175,11 @@ def _recorded(path: Path) -> psutil.Process | None:
     record = _read_record(path)
     if record is None:
         return None
-    pid, started = record
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < _SAME_START and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return None
-    return process if same else None
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(record[0])
+        if _same_start(process, record[1]) and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
 
 
 def _members_of_record(path: Path) -> list[psutil.Process]:
@@ -189,9 +188,21 @@ def _members_of_record(path: Path) -> list[psutil.Process]:
     if record is None:
         return []
     pid, started = record
-    if psutil.pid_exists(pid) and _recorded(path) is None:
-        return []  # a stranger got the pid, which the system gives away only after the whole session has ended
-    return [process for process in _members(pid) if process.create_time() > started - _SAME_START]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if not _same_start(psutil.Process(pid), started):
+            return []  # a stranger got the pid, which the system gives away only after the whole session has ended
+    return [process for process in _members(pid) if _start_time(process) > started - _SAME_START]
+
+
+def _same_start(process: psutil.Process, started: float) -> bool:
+    return abs(_start_time(process) - started) < _SAME_START
+
+
+def _start_time(process: psutil.Process) -> float:
+    try:
+        return process.create_time()
+    except psutil.Error:
+        return 0.0  # it has ended
 
 
 def _members(leader: int) -> list[psutil.Process]:
@@ -206,14 +217,14 @@ def _members(leader: int) -> list[psutil.Process]:
     return list(found.values())
 
 
-def _end(members: Sequence[psutil.Process], *, patience: float, ask: Sequence[int] | None = None) -> None:
-    """Send SIGTERM to those in `ask` (all when None), wait, then SIGKILL whoever is left."""
+def _end(leaders: Sequence[psutil.Process], members: Sequence[psutil.Process], *, patience: float) -> None:
+    """Ask the leaders to end, which end their own children in order; then the members left, then kill."""
     try:
-        for process in members:
-            if ask is None or process.pid in ask:
+        for asked, wait in ((leaders, patience), (members, 2)):
+            for process in asked:
                 with contextlib.suppress(psutil.Error):
-                    process.send_signal(signal.SIGTERM)
-        psutil.wait_procs(members, timeout=patience)
+                    process.terminate()
+            psutil.wait_procs(asked, timeout=wait)
     except KeyboardInterrupt:
         pass  # once more: no patience
     for process in members:

@@ -1,0 +1,92 @@
+"""The demo's platform, the real one: MLflow and Airflow's four components on SQLite."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from bnpipe.demo.airflow_client import AirflowClient, TaskState
+from bnpipe.demo.platform import Platform
+from bnpipe.demo.processes import PlatformError
+
+TINY_DAG = '''
+"""A Dag of two tasks, for Airflow to find."""
+import os
+from airflow.sdk import dag, task
+
+@dag(schedule=None, params={"factor": 2})
+def tiny():
+    @task
+    def double(params=None):
+        print("multiplying by", params["factor"])
+        return params["factor"] * int(os.environ["BNPIPE_TEST_NUMBER"])
+
+    @task
+    def add(number):
+        return number + 1
+
+    add(double())
+
+tiny()
+'''
+
+
+@pytest.mark.timeout(180)
+def test_a_run_on_the_real_components(tmp_path: Path):
+    """It starts in a path with a space, runs a Dag triggered over REST, says what went wrong, leaves no process."""
+    home, dags, plugins = tmp_path / "the home", tmp_path / "dags", tmp_path / "plugins"
+    dags.mkdir()
+    plugins.mkdir()
+    (dags / "tiny_dag.py").write_text(TINY_DAG)
+    said: list[str] = []
+    platform = Platform(home, dags=dags, plugins=plugins, env={"BNPIPE_TEST_NUMBER": "21"})
+    with platform.start(said.append):
+        members = psutil.Process().children(recursive=True)
+        assert said[-1].startswith("ready")
+        assert requests.get(f"{platform.mlflow_url}/version", timeout=5).ok
+        _assert_private(home)
+        _assert_only_local(members)
+        client = platform.client
+        client.wait_for_dag("tiny")
+        client.unpause("tiny")
+        run = client.trigger("tiny", conf={"factor": 3}, run="by_hand")
+        seen: list[TaskState] = []
+        ended = client.wait("tiny", run, timeout=60, progress=seen.append, check=platform.check)
+        assert run == "by_hand"
+        assert ended.succeeded
+        assert [(task.task, task.state) for task in ended.tasks] == [("double", "success"), ("add", "success")]
+        assert {task.task for task in seen} == {"double", "add"}
+        assert client.xcom("tiny", run, "add") == 64
+        assert "multiplying by 3" in client.log("tiny", run, "double")
+        assert [(each.run, each.state) for each in client.runs("tiny")] == [(run, "success")]
+        assert client.import_errors() == ""
+        assert requests.get(client.run_url("tiny", run), timeout=5).ok
+        with pytest.raises(PlatformError, match="knows no Dag nosuch"):
+            client.wait_for_dag("nosuch", timeout=0.5)
+        with pytest.raises(PlatformError, match="409"):
+            client.trigger("tiny", run="by_hand")
+        with pytest.raises(PlatformError, match="401"):
+            AirflowClient(platform.airflow_url, platform.username, "wrong").runs("tiny")
+    assert not any(member.is_running() for member in members)
+    with pytest.raises(PlatformError, match="does not answer"):
+        client.runs("tiny")
+
+
+def _assert_private(home: Path) -> None:
+    for path in (home / "secrets.json", home / "airflow" / "passwords.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def _assert_only_local(members: list[psutil.Process]) -> None:
+    listening = [
+        connection.laddr
+        for member in members
+        for connection in member.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 2
+    assert {address.ip for address in listening} == {"127.0.0.1"}
