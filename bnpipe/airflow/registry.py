@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, BaseOperator, Param
 
 from bnpipe.airflow.specs import models
-from bnpipe.airflow.tasks import as_xcom, retry_settings, short_errors
+from bnpipe.airflow.tasks import retry_settings, short_errors
 from bnpipe.airflow.watcher import ChampionTrigger
+
+if TYPE_CHECKING:
+    from bnpipe.registry import Reconciliation
 
 log = logging.getLogger("bnpipe.airflow")
 
@@ -54,18 +58,33 @@ class ReconcileOperator(BaseOperator):
 
     Returns
     -------
-    list of dict
-        One reconciliation a model.
+    dict
+        ``closed``, ``voided``, ``by_hand``: entries of the ledger, one line each; ``warnings`` for a person.
     """
 
-    def execute(self, context: Any) -> list[dict[str, Any]]:
+    def execute(self, context: Any) -> dict[str, list[str]]:
         """Reconcile."""
         from bnpipe import steps
 
         for event in _events(context):
             log.info("champion of %s: version %s, before: %s", event["model"], event["version"], event["previous"])
         with short_errors(context):
-            return [as_xcom(found) for found in steps.reconcile(context["params"]["model"])]
+            report = _report(steps.reconcile(context["params"]["model"]))
+        for fate, lines in report.items():
+            for line in lines:
+                log.info("%s: %s", fate, line)
+        return report
+
+
+def _report(found: Iterable[Reconciliation]) -> dict[str, list[str]]:
+    from bnpipe.registry import describe
+
+    report: dict[str, list[str]] = {"closed": [], "voided": [], "by_hand": [], "warnings": []}
+    for one in found:
+        for fate in ("closed", "voided", "by_hand"):
+            report[fate] += [f"{entry.model}: {describe(entry).strip()}" for entry in getattr(one, fate)]
+        report["warnings"] += one.warnings
+    return report
 
 
 def _events(context: Any) -> list[dict[str, Any]]:

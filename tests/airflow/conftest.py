@@ -80,4 +80,4 @@ def shop(airflow_db, shop_rows, models, mlflow_uri, monkeypatch) -> Shop:
     spec.write_text(SPEC.format(name=name))
     monkeypatch.setenv("BNPIPE_DATA", str(shop_rows.parent))
     monkeypatch.setenv("BNPIPE_STORE", str(models.parent / "store"))
-    return Shop(name, models.parent, spec, mlflow_uri)
+    return Shop(name, models.parent, spec, mlflow_uri, shop_rows.parent)

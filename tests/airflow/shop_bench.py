@@ -62,6 +62,7 @@ class Shop:
     root: Path
     spec: Path
     tracking_uri: str
+    rows: Path
 
     def edit_spec(self, old: str, new: str) -> None:
         """Replace a part of the YAML that must be there."""
@@ -115,8 +116,6 @@ class Run:
 
     def xcom(self, task: str, key: str = "return_value"):
         """Read an XCom."""
-        import json
-
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
         from sqlalchemy import select
@@ -128,8 +127,7 @@ class Run:
             XComModel.key == key,
         )
         with create_session() as session:
-            value = session.execute(query).scalar()
-        return json.loads(value) if isinstance(value, str) else value
+            return session.execute(query).scalar()
 
 
 def load_dags():
