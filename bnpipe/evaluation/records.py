@@ -140,9 +140,8 @@ class Evaluation:
                 return scores
         return None
 
-    @property
     def metrics(self) -> dict[str, float]:
-        """Every finite score under a flat name, as MLflow keeps them: ``arrival.log_loss``."""
+        """Give every finite score under a flat name, as MLflow keeps them: ``arrival.log_loss``."""
         values: dict[str, float | None] = {
             "held_out_rows": self.rows,
             "training_rows": self.training_rows,

@@ -64,10 +64,10 @@ def calibration_figure(evaluation: Evaluation) -> str:
     width = columns * (SIDE + LEFT + GAP)
     height = lines * (SIDE + TOP + BOTTOM)
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    font = f'font-family="{FONT}" font-size="11" fill="{INK}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="Calibration" '
-        f'font-family="{FONT}" font-size="11" fill="{INK}">'
-        f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="Calibration" {font}>',
+        f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
     ]
     for place, panel in enumerate(shown):
         x, y = (place % columns) * (SIDE + LEFT + GAP) + LEFT, (place // columns) * (SIDE + TOP + BOTTOM) + TOP

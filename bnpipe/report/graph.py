@@ -7,9 +7,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
+from bnpipe.errors import shorten
 from bnpipe.network import Network
 from bnpipe.report.layout import Arc, Band, Box, Drawing, Node, Route, arrange
 
+Graph = Mapping[str, Sequence[str]]
 Point = tuple[float, float]
 
 # Okabe & Ito 2008, Color Universal Design: told apart with any colour vision, and by weight in black and white.
@@ -22,7 +24,7 @@ HEAD = 8.0
 
 
 def draw_network(
-    network: Network,
+    network: Network | Graph,
     *,
     tiers: Sequence[Sequence[str]] = (),
     strength: Mapping[Arc, float] | None = None,
@@ -32,8 +34,8 @@ def draw_network(
 
     Parameters
     ----------
-    network : Network
-        Its parents, states and free parameters are drawn or told on hovering.
+    network : Network or mapping of str to sequence of str
+        Or only the parents of every node. States are told on hovering.
     tiers : sequence of sequence of str
         Shown as bands, earlier ones above; left out where arcs contradict them.
     strength : mapping of (parent, child) to float, optional
@@ -46,9 +48,10 @@ def draw_network(
     str
         One ``<svg>`` element on white, legible on light and dark pages, without scripts or outside references.
     """
-    drawing = arrange(network.parents, tiers)
+    parents = _parents(network)
+    drawing = arrange(parents, tiers)
     width, height = round(drawing.width), round(drawing.height)
-    words = f"{len(network.nodes)} nodes, {len(network.arcs)} arcs"
+    words = f"{len(drawing.boxes)} nodes, {len(drawing.routes)} arcs"
     label = quoteattr(f"Bayesian network: {words}")
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     parts = [
@@ -57,10 +60,21 @@ def draw_network(
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         *_bands(drawing),
         *(_arrow(route, _share(strength, route.arc)) for route in drawing.routes),
-        *(_node(box, network, target=box.name in targets) for box in drawing.boxes),
+        *(
+            _node(box, network if isinstance(network, Network) else parents, target=box.name in targets)
+            for box in drawing.boxes
+        ),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _parents(network: Network | Graph) -> Graph:
+    """Give the parents of every node, also of those only named as a parent."""
+    if isinstance(network, Network):
+        return network.parents
+    named = dict.fromkeys(parent for parents in network.values() for parent in parents)
+    return {**{name: () for name in named if name not in network}, **network}
 
 
 def _bands(drawing: Drawing) -> Iterator[str]:
@@ -119,12 +133,16 @@ def _arrow(route: Route, share: float | None) -> str:
     )
 
 
-def _node(box: Box, network: Network, *, target: bool) -> str:
+def _states(network: Network | Graph, name: str) -> str:
+    if not isinstance(network, Network):
+        return ""
+    return f"\nstates: {shorten(network.schema[name].states, limit=12)}"
+
+
+def _node(box: Box, network: Network | Graph, *, target: bool) -> str:
     fill, edge = (TARGET_FILL, TARGET_EDGE) if target else (NODE_FILL, NODE_EDGE)
-    states = network.schema[box.name].states
-    shown = ", ".join(states[:12]) + (f" and {len(states) - 12} more" if len(states) > 12 else "")
-    parents = ", ".join(network.parents[box.name]) or "none"
-    told = escape(f"{box.name}{' (target)' if target else ''}\nstates: {shown}\nparents: {parents}")
+    parents = ", ".join(_parents(network)[box.name]) or "none"
+    told = escape(f"{box.name}{' (target)' if target else ''}{_states(network, box.name)}\nparents: {parents}")
     lines = "".join(f'<text x="{box.x:.1f}" y="{y:.1f}">{escape(line)}</text>' for line, y in _baselines(box))
     weight = ' font-weight="bold"' if target else ""
     return (
@@ -141,7 +159,7 @@ def _baselines(box: Box) -> Iterator[tuple[str, float]]:
 
 
 def network_png(
-    network: Network,
+    network: Network | Graph,
     *,
     tiers: Sequence[Sequence[str]] = (),
     strength: Mapping[Arc, float] | None = None,
@@ -154,7 +172,7 @@ def network_png(
     from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
     from matplotlib.path import Path
 
-    drawing = arrange(network.parents, tiers)
+    drawing = arrange(_parents(network), tiers)
     figure = Figure(figsize=(drawing.width / 72, drawing.height / 72), dpi=72 * scale, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))

@@ -1,0 +1,243 @@
+"""One training on one page: HTML without scripts or outside references, so that it opens anywhere, years later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnpipe.evaluation import BaselineScores, Evaluation, TargetScores
+from bnpipe.network import Network
+from bnpipe.release import PromotionDecision
+from bnpipe.report.calibration import calibration_figure
+from bnpipe.report.graph import draw_network
+from bnpipe.report.layout import Arc
+from bnpipe.verdict import Verdict
+
+Pairs = Sequence[tuple[str, str]]
+
+TONES = {
+    "pass": ("good", "✓"),
+    "fail": ("bad", "✗"),
+    "promote": ("good", "✓"),
+    "await approval": ("open", "…"),
+    "left to MLflow": ("open", "…"),
+    "held": ("open", "="),
+    "refused": ("bad", "✗"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Badge:
+    """An outcome with its colour and sign; the sign tells it apart without colour."""
+
+    gate: str
+    outcome: str
+    reason: str
+
+    @property
+    def tone(self) -> str:
+        return TONES.get(self.outcome, ("open", "?"))[0]
+
+    @property
+    def sign(self) -> str:
+        return TONES.get(self.outcome, ("open", "?"))[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoreRow:
+    target: str
+    model: str
+    log_loss: str
+    brier: str
+    roc_auc: str
+    difference: str
+    note: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    name: str
+    value: str
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    title: str
+    rows: Pairs
+
+
+def training_report(
+    *,
+    name: str,
+    network: Network,
+    evaluation: Evaluation | None = None,
+    verdicts: Sequence[Verdict] = (),
+    decision: PromotionDecision | None = None,
+    description: str = "",
+    targets: Sequence[str] = (),
+    tiers: Sequence[Sequence[str]] = (),
+    strength: Mapping[Arc, float] | None = None,
+    windows: Pairs = (),
+    audit: Sequence[str] = (),
+    validation: Sequence[str] = (),
+    seconds: Mapping[str, float] | None = None,
+    provenance: Pairs = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """Write the page of one training.
+
+    Parameters
+    ----------
+    name, description : str
+        Of the model.
+    network : Network
+        What was learned; drawn with `targets`, `tiers` and `strength` as in :func:`~bnpipe.report.draw_network`.
+    evaluation : Evaluation, optional
+        Held-out scores and calibration.
+    verdicts : sequence of Verdict
+        In the order they are to be read.
+    decision : PromotionDecision, optional
+        What happened to the version; without it the page says how many gates passed.
+    windows, provenance : sequence of (label, value)
+        Training and held-out windows; fingerprints, hashes, versions, links as text.
+    audit, validation, notes : sequence of str
+        A finding each: of the graph, of the data, to stand at the top.
+    seconds : mapping of str to float, optional
+        Seconds of each step, in order.
+
+    Returns
+    -------
+    str
+        An HTML page; all texts are escaped.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
+    marked = tuple(targets) or (tuple(target.name for target in evaluation.targets) if evaluation else ())
+    badges = [_Badge(verdict.gate, verdict.outcome, verdict.reason) for verdict in verdicts]
+    passed = sum(verdict.passed for verdict in verdicts)
+    return environment.get_template("training.html.j2").render(
+        name=name,
+        description=description,
+        headline=f"{passed} of {len(badges)} gates passed" if badges else "trained",
+        decision=_Badge("", decision.outcome, decision.reason) if decision else None,
+        facts=_facts(network, evaluation),
+        notes=notes,
+        graph=Markup(draw_network(network, tiers=tiers, strength=strength, targets=marked)),
+        graph_caption=_graph_caption(network, marked, tiers=tiers, strength=strength),
+        scores=tuple(_score_rows(evaluation)) if evaluation else (),
+        score_notes=tuple(_score_notes(evaluation)) if evaluation else (),
+        calibration=Markup(calibration_figure(evaluation)) if evaluation else "",
+        clusters_word="blocks of rows" if evaluation and evaluation.independent_rows else "clusters",
+        verdicts=badges,
+        tables=[_Table(title, rows) for title, rows in _tables(windows, validation, provenance) if rows],
+        audit=audit,
+        seconds=tuple(_steps(seconds or {})),
+    )
+
+
+def _tables(windows: Pairs, validation: Sequence[str], provenance: Pairs) -> Iterator[tuple[str, Pairs]]:
+    yield "Windows", windows
+    yield "Validation of features", [(str(number), line) for number, line in enumerate(validation, start=1)]
+    yield "Where it came from", provenance
+
+
+def _facts(network: Network, evaluation: Evaluation | None) -> Iterator[tuple[str, str]]:
+    yield "nodes", str(len(network.nodes))
+    yield "arcs", str(len(network.arcs))
+    yield "free parameters", _count(network.parameters)
+    if evaluation is None:
+        return
+    yield "rows learned from", _count(evaluation.training_rows)
+    where = f" in {evaluation.clusters} clusters" if evaluation.clusters else ""
+    yield f"held-out rows{where}", _count(evaluation.rows)
+    if evaluation.held_out_nats is not None:
+        yield "held-out nats per row", f"{evaluation.held_out_nats:.3f}"
+    if evaluation.overfit is not None:
+        yield "over-fit, nats per row", f"{evaluation.overfit:+.3f}"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}".replace(",", "\u202f")  # narrow blank: the same in every language
+
+
+def _graph_caption(
+    network: Network,
+    targets: Sequence[str],
+    *,
+    tiers: Sequence[Sequence[str]],
+    strength: Mapping[Arc, float] | None,
+) -> str:
+    parts = [f"{len(network.nodes)} variables, {len(network.arcs)} arcs."]
+    if targets:
+        parts.append(f"Orange: {', '.join(targets)}.")
+    if tiers:
+        parts.append("Bands are tiers: arcs never go up from one to an earlier one.")
+    if strength is not None:
+        parts.append("The thicker an arc, the more bootstraps found it.")
+    parts.append("Hover over a node for its states.")
+    return " ".join(parts)
+
+
+def _score_rows(evaluation: Evaluation) -> Iterator[_ScoreRow]:
+    for target in evaluation.targets:
+        yield _row(target, "network", target.name, "")
+        for rival in evaluation.baselines:
+            if rival.target == target.name:
+                yield _row(rival, rival.model, "", _signed(rival.difference, rival.difference_interval))
+
+
+def _row(scores: TargetScores | BaselineScores, model: str, target: str, difference: str) -> _ScoreRow:
+    interval = scores.log_loss_interval if isinstance(scores, TargetScores) else None
+    bounds = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+    return _ScoreRow(
+        target=target,
+        model=model,
+        log_loss=_number(scores.log_loss) + bounds,
+        brier=_number(scores.brier),
+        roc_auc=_number(scores.roc_auc),
+        difference=difference,
+        note=scores.note if isinstance(scores, TargetScores) or scores.log_loss is None else "",
+        own=isinstance(scores, TargetScores),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:+.4f}" + (f" [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else "")
+
+
+def _score_notes(evaluation: Evaluation) -> Iterator[str]:
+    for target in evaluation.targets:
+        known = ", ".join(target.evidence) or "nothing"
+        yield f"{target.name} is predicted from {known}; scored on {_count(target.rows)} rows" + (
+            f", {_count(target.missing_rows)} without it left out." if target.missing_rows else "."
+        )
+    if evaluation.impossible_rows or evaluation.unseen_rows or evaluation.other_rows:
+        yield (
+            f"{_count(evaluation.impossible_rows)} rows are impossible under the served CPDs, "
+            f"{_count(evaluation.unseen_rows)} have a value that no state takes, "
+            f"in {_count(evaluation.other_rows)} a state “other” took one."
+        )
+    if evaluation.independent_rows:
+        yield "There are no cluster labels: rows are taken as independent, and intervals may be too narrow."
+    yield (
+        "Log-loss is scored under the Jeffreys prior; Brier, ROC-AUC and calibration under the served CPDs, on rows "
+        "possible under them."
+    )
+
+
+def _steps(seconds: Mapping[str, float]) -> Iterator[_Step]:
+    longest = max(seconds.values(), default=0.0)
+    for name, value in seconds.items():
+        yield _Step(name, f"{value:.1f} s", round(100 * value / longest) if longest else 0)
