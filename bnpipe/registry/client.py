@@ -206,6 +206,20 @@ def brief(error: BaseException) -> str:
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."
 
 
+def quoted(text: str) -> str:
+    """Quote a text for MLflow's filter strings, which have no escapes.
+
+    Raises
+    ------
+    RegistryError
+        The text holds both kinds of quotes.
+    """
+    for quote in ("'", '"'):
+        if quote not in text:
+            return f"{quote}{text}{quote}"
+    raise RegistryError(f"MLflow can't search for a name with both kinds of quotes: {text[:60]}")
+
+
 def without_password(text: str) -> str:
     """Cut ``user:password@`` out of every URI in a text."""
     return re.sub(r"//[^/@\s]*@", "//", text)

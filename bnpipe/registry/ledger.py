@@ -52,7 +52,7 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from bnpipe.errors import PromotionRefused, RegistryError, RegistryUnavailable, VersionNotFound
-from bnpipe.registry.client import EXISTS, INVALID, Connection, code
+from bnpipe.registry.client import EXISTS, INVALID, Connection, code, quoted
 
 Outcome = Literal["done", "void", "by hand", "open"]
 Kind = Literal["promotion", "rollback", "by hand"]
@@ -337,7 +337,9 @@ class Ledger:
         run = self.connection.call("get_run", run_id)
         if run.info.lifecycle_stage == "deleted":
             _log.warning("ledger run %s had been deleted in MLflow; restored", run_id)
-            self.connection.call("restore_experiment", run.info.experiment_id)
+            experiment = self.connection.call("get_experiment", run.info.experiment_id)
+            if experiment.lifecycle_stage == "deleted":
+                self.connection.call("restore_experiment", experiment.experiment_id)
             self.connection.call("restore_run", run_id)
         params: Mapping[str, str] = run.data.params
         return params
@@ -454,11 +456,10 @@ class Ledger:
     def _earlier_ledger(self, model: str) -> str:
         """Find the ledger of a model whose tag was deleted by hand, '' if none has entries."""
         experiment = self.connection.ensure_experiment(EXPERIMENT)
-        quoted = model.replace("'", "''")
         runs = self.connection.pages(
             "search_runs",
             experiment_ids=[experiment],
-            filter_string=f"tags.`{MODEL_TAG}` = '{quoted}'",
+            filter_string=f"tags.`{MODEL_TAG}` = {quoted(model)}",
             order_by=["attributes.start_time ASC"],
         )
         return next((str(run.info.run_id) for run in runs if read_entries(model, run.data.params)), "")

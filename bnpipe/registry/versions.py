@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bnpipe.errors import NetworkError, RegistryError, VersionNotFound, shorten
-from bnpipe.registry.client import Connection
+from bnpipe.registry.client import Connection, quoted
 from bnpipe.registry.ledger import CHAMPION, Ledger
 
 if TYPE_CHECKING:
@@ -122,12 +122,12 @@ class Versions:
 
     def find(self, model: str, training_key: str) -> Version | None:
         """Give the version of a training, None if it has not been registered."""
-        same = self._search(f"name = '{_quoted(model)}' AND tags.`{TRAINING_KEY_TAG}` = '{_quoted(training_key)}'")
+        same = self._search(f"name = {quoted(model)} AND tags.`{TRAINING_KEY_TAG}` = {quoted(training_key)}")
         return same[0] if same else None
 
     def versions(self, model: str) -> tuple[Version, ...]:
         """Give all versions, oldest first; none if there is no such model."""
-        return self._search(f"name = '{_quoted(model)}'")
+        return self._search(f"name = {quoted(model)}")
 
     def version(self, model: str, number: int) -> Version:
         """Give one version.
@@ -268,7 +268,7 @@ class Versions:
             time.sleep(POLL)
 
     def _keep_one(self, model: str, training_key: str) -> Version:
-        same = self._search(f"name = '{_quoted(model)}' AND tags.`{TRAINING_KEY_TAG}` = '{_quoted(training_key)}'")
+        same = self._search(f"name = {quoted(model)} AND tags.`{TRAINING_KEY_TAG}` = {quoted(training_key)}")
         if not same:
             raise RegistryError(f"the version of {model!r} just created can't be found; was it deleted?")
         aliased = {int(number) for number in self.connection.call("get_registered_model", model).aliases.values()}
@@ -293,7 +293,3 @@ def _version(entity: Any) -> Version:
         uri=f"models:/{entity.name}/{number}",
         created=datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC),
     )
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
