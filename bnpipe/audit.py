@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bnpipe.errors import shorten
-from bnpipe.graph import Arc, GraphDifference, graph_difference
-from bnpipe.inference import InferenceCost, inference_cost
+from bnpipe.counts import contingency
+from bnpipe.errors import DataError, shorten
+from bnpipe.graph import Arc, GraphDifference, Parents, arcs_of, graph_difference
+from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, inference_cost
 from bnpipe.knowledge import Knowledge
 
 if TYPE_CHECKING:
     from bnpipe.data import Dataset
     from bnpipe.network import Network
 
-THIN_ROWS = 10
+THIN_ROWS: Final = 10
 """A parent configuration with fewer rows than this is thin."""
 
 
@@ -53,10 +54,10 @@ class Audit:
 
     Parameters
     ----------
-    violations : tuple of str
-        Constraints that are not kept; empty when all are.
-    parameters : int
-        Free parameters of the network.
+    problems : tuple of str
+        Constraints that are not kept, a cycle, a clique too large for exact inference; empty when all is well.
+    free_parameters : int
+        Of the network.
     rows : int
         Rows learned from.
     nodes : tuple of NodeAudit
@@ -68,8 +69,8 @@ class Audit:
         Of each arc of the graph, weakest first; empty when it was not measured.
     """
 
-    violations: tuple[str, ...]
-    parameters: int
+    problems: tuple[str, ...]
+    free_parameters: int
     rows: int
     nodes: tuple[NodeAudit, ...]
     cost: InferenceCost
@@ -77,14 +78,19 @@ class Audit:
     strength: tuple[tuple[Arc, float], ...] = ()
 
     @property
-    def constraints_kept(self) -> bool:
-        """Whether every constraint is kept; acyclicity is one of them."""
-        return not self.violations
-
-    @property
     def rows_per_parameter(self) -> float:
         """Rows for each free parameter; infinite without parameters."""
-        return self.rows / self.parameters if self.parameters else math.inf
+        return self.rows / self.free_parameters if self.free_parameters else math.inf
+
+    @property
+    def largest_clique(self) -> tuple[str, ...]:
+        """Variables of the largest clique of the junction tree."""
+        return self.cost.largest_clique
+
+    @property
+    def clique_cells(self) -> int:
+        """Cells of the largest clique's table."""
+        return self.cost.largest_cells
 
     @property
     def configurations(self) -> int:
@@ -101,14 +107,28 @@ class Audit:
         """Parent configurations with 1 to 9 rows, over all nodes."""
         return sum(node.thin for node in self.nodes)
 
+    def metrics(self) -> dict[str, float]:
+        """Give the numbers worth a curve over versions."""
+        numbers: dict[str, float] = {
+            "audit.free_parameters": self.free_parameters,
+            "audit.rows_per_parameter": self.rows_per_parameter,
+            "audit.configurations": self.configurations,
+            "audit.unseen_configurations": self.unseen,
+            "audit.thin_configurations": self.thin,
+            "audit.clique_cells": self.clique_cells,
+            "audit.inference_cells": self.cost.cells,
+        }
+        if self.difference is not None:
+            numbers["audit.distance_to_champion"] = self.difference.distance
+        return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
     def lines(self) -> tuple[str, ...]:
         """Say the findings, a sentence each."""
-        kept = "every constraint is kept" if self.constraints_kept else f"broken: {shorten(self.violations)}"
         found = [
-            f"{kept}; {len(self.nodes)} nodes, {sum(len(node.parents) for node in self.nodes)} arcs",
-            f"{self.parameters} free parameters from {self.rows} rows: {self.rows_per_parameter:.3g} rows each",
+            shorten(self.problems) if self.problems else "every constraint is kept",
+            f"{self.free_parameters} free parameters from {self.rows} rows: {self.rows_per_parameter:.3g} rows each",
             f"of {self.configurations} parent configurations {self.unseen} have no row, {self.thin} under {THIN_ROWS}",
-            f"largest clique {shorten(self.cost.largest_clique)}: {self.cost.largest_cells} of {self.cost.cells} cells",
+            f"largest clique {shorten(self.largest_clique)}: {self.clique_cells} of {self.cost.cells} cells",
         ]
         if self.difference is not None:
             change = self.difference
@@ -123,52 +143,71 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Give JSON-ready fields."""
-        return {**asdict(self), "constraints_kept": self.constraints_kept}
+        return asdict(self)
 
 
 def audit(
-    network: Network,
+    graph: Network | Parents,
     data: Dataset,
     *,
-    champion: Network | None = None,
+    champion: Network | Parents | None = None,
     knowledge: Knowledge | None = None,
     max_parents: int | None = None,
     strength: Mapping[Arc, float] | None = None,
+    max_clique_cells: int = MAX_CLIQUE_CELLS,
 ) -> Audit:
-    """Audit a fitted network on the rows it was learned from.
+    """Audit a graph on the rows it was learned from.
 
     Parameters
     ----------
-    network : Network
+    graph : Network or mapping of str to sequence of str
+        What was learned, fitted or not.
     data : Dataset
-        Of the same schema.
-    champion : Network or None
+        Each family is counted on its own complete rows, as it is fitted.
+    champion : Network, mapping or None
         What the graph is compared to.
     knowledge, max_parents
         The constraints it was learned under.
     strength : mapping of (str, str) to float or None
         From :func:`bnpipe.structure.arc_strength`.
+    max_clique_cells : int
+        As in :func:`bnpipe.inference.compile`.
+
+    Raises
+    ------
+    DataError
+        The graph names what is no variable of the data.
     """
-    shares = [] if strength is None else [(arc, float(strength.get(arc, 0.0))) for arc in network.arcs]
+    parents = _parents(graph, data.schema.names)
+    if strange := {*parents, *(name for names in parents.values() for name in names)} - set(data.schema.names):
+        raise DataError(f"the graph names what is no variable of the data: {shorten(sorted(strange))}")
+    cost = inference_cost(parents, {variable.name: variable.cardinality for variable in data.schema.variables})
+    problems = (knowledge or Knowledge()).violations(parents, max_parents)
+    if cost.largest_cells > max_clique_cells:
+        clique = shorten(cost.largest_clique)
+        problems += (f"too dense for exact inference: {cost.largest_cells} cells over {clique}",)
+    nodes = tuple(_audit_node(parents[node], data, node) for node in parents)
+    shares = [] if strength is None else [(arc, float(strength.get(arc, 0.0))) for arc in arcs_of(parents)]
     return Audit(
-        violations=(knowledge or Knowledge()).violations(network.parents, max_parents),
-        parameters=network.parameters,
+        problems=problems,
+        free_parameters=sum(node.parameters for node in nodes),
         rows=data.rows,
-        nodes=tuple(_audit_node(network, data, node) for node in network.nodes),
-        cost=inference_cost(network),
-        difference=None if champion is None else graph_difference(champion.parents, network.parents),
+        nodes=nodes,
+        cost=cost,
+        difference=None if champion is None else graph_difference(_parents(champion), parents),
         strength=tuple(sorted(shares, key=lambda entry: (entry[1], entry[0]))),
     )
 
 
-def _audit_node(network: Network, data: Dataset, node: str) -> NodeAudit:
-    """Count the family's rows anew: a network without counts is audited just the same."""
-    from bnpipe.counts import contingency
+def _parents(graph: Network | Parents, names: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    given = graph if isinstance(graph, Mapping) else graph.parents
+    return {name: tuple(given.get(name, ())) for name in dict.fromkeys([*names, *given])}
 
-    parents = network.parents[node]
-    cardinalities = [data.schema[name].cardinality for name in (*parents, node)]
-    codes = np.stack([data.column(name) for name in (*parents, node)])
-    rows = contingency(codes, cardinalities).sum(axis=-1)
+
+def _audit_node(parents: tuple[str, ...], data: Dataset, node: str) -> NodeAudit:
+    family = (*parents, node)
+    cardinalities = [data.schema[name].cardinality for name in family]
+    rows = contingency(np.stack([data.column(name) for name in family]), cardinalities).sum(axis=-1)
     return NodeAudit(
         node=node,
         parents=parents,

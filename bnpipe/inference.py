@@ -22,7 +22,7 @@ import pandas as pd
 
 from bnpipe.data import Dataset
 from bnpipe.errors import EvidenceError, TooDenseError, shorten
-from bnpipe.junction import JunctionTree, junction_tree
+from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, JunctionTree, inference_cost, junction_tree
 from bnpipe.schema import MISSING
 
 if TYPE_CHECKING:
@@ -32,30 +32,9 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Codes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
-MAX_CLIQUE_CELLS: Final = 2**22
-
 _BLOCK_CELLS: Final = 2**17
 _FAINT: Final = 1e-290
 _LOG_FAINT: Final = -650.0
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceCost:
-    """What one row of exact inference costs.
-
-    Parameters
-    ----------
-    cliques : int
-    cells : int
-        Cells of all cliques' tables.
-    largest_clique : tuple of str
-    largest_cells : int
-    """
-
-    cliques: int
-    cells: int
-    largest_clique: tuple[str, ...]
-    largest_cells: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,28 +96,14 @@ def compile(network: Network, *, max_clique_cells: int = MAX_CLIQUE_CELLS) -> En
     TooDenseError
         A clique is larger; it is named.
     """
-    engine = Engine(network, _tree(network))
-    cost = engine.cost
+    cardinalities = {variable.name: variable.cardinality for variable in network.schema.variables}
+    cost = inference_cost(network.parents, cardinalities)
     if cost.largest_cells > max_clique_cells:
         raise TooDenseError(
             f"exact inference needs a table of {cost.largest_cells} cells over {len(cost.largest_clique)} variables "
             f"({shorten(cost.largest_clique)}), of {max_clique_cells} allowed; lower max_parents or join states"
         )
-    return engine
-
-
-def inference_cost(network: Network) -> InferenceCost:
-    """Tell what exact inference would cost, also where :func:`compile` refuses."""
-    return Engine(network, _tree(network)).cost
-
-
-def _tree(network: Network) -> JunctionTree:
-    """Join the cliques of the variables that have a choice; a single state needs no axis."""
-    cardinalities = [network.schema[node].cardinality for node in network.nodes]
-    index = {node: place for place, node in enumerate(network.nodes)}
-    families = [[index[name] for name in (*network.parents[node], node)] for node in network.nodes]
-    open_families = [[member for member in family if cardinalities[member] > 1] for family in families]
-    return junction_tree([family for family in open_families if family], cardinalities)
+    return Engine(network, junction_tree(network.parents, cardinalities), cost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,18 +115,13 @@ class Engine:
     network : Network
     tree : JunctionTree
         Over the numbers of the network's nodes.
+    cost : InferenceCost
+        Of one row.
     """
 
     network: Network
     tree: JunctionTree
-
-    @property
-    def cost(self) -> InferenceCost:
-        """What one row of exact inference costs."""
-        cells = self.tree.cells
-        largest = max(range(len(cells)), key=cells.__getitem__)
-        names = tuple(self.network.nodes[variable] for variable in self.tree.cliques[largest])
-        return InferenceCost(len(cells), sum(cells), names, cells[largest])
+    cost: InferenceCost
 
     def posterior(
         self, evidence: pd.DataFrame | Dataset, targets: Sequence[str], *, shortcut: bool = True

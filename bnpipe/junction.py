@@ -11,9 +11,13 @@ Koller, D. & Friedman, N. (2009). Probabilistic Graphical Models, sections 9.4 a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
+
+MAX_CLIQUE_CELLS: Final = 2**22
+"""Cells one clique's table may have: 32 MiB of probabilities, for every row of a batch."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class JunctionTree:
         """Cells of each clique's table."""
         return tuple(math.prod(self.cardinalities[variable] for variable in clique) for clique in self.cliques)
 
+    @cached_property
+    def largest(self) -> int:
+        """The clique with the largest table."""
+        return max(range(len(self.cells)), key=self.cells.__getitem__)
+
     def smallest_with(self, variables: Iterable[int]) -> int:
         """Give the clique with the smallest table that holds all `variables`."""
         wanted = set(variables)
@@ -68,29 +77,57 @@ class JunctionTree:
         return edges
 
 
-def junction_tree(families: Iterable[Sequence[int]], cardinalities: Sequence[int]) -> JunctionTree:
-    """Build the junction tree in which every family lies within a clique.
+@dataclass(frozen=True, slots=True)
+class InferenceCost:
+    """What one row of exact inference costs.
 
     Parameters
     ----------
-    families : iterable of sequence of int
-        Each node with its parents; every variable is in at least one.
-    cardinalities : sequence of int
+    cliques : int
+    cells : int
+        Cells of all cliques' tables.
+    largest_clique : tuple of str
+    largest_cells : int
+    """
+
+    cliques: int
+    cells: int
+    largest_clique: tuple[str, ...]
+    largest_cells: int
+
+
+def junction_tree(parents: Mapping[str, Sequence[str]], cardinalities: Mapping[str, int]) -> JunctionTree:
+    """Build the junction tree in which every family lies within a clique.
+
+    A variable with a single state needs no axis and is in no clique.
+
+    Parameters
+    ----------
+    parents : mapping of str to sequence of str
+        Of every variable; the variables' numbers are their places here.
+    cardinalities : mapping of str to int
         States of each variable.
     """
-    joined: dict[int, set[int]] = {}
-    for family in families:
+    index = {name: place for place, name in enumerate(parents)}
+    joined: dict[int, set[int]] = {index[name]: set() for name in parents if cardinalities[name] > 1}
+    for node, its_parents in parents.items():
+        family = {index[name] for name in (*its_parents, node) if cardinalities[name] > 1}
         for variable in family:
-            joined.setdefault(variable, set()).update(family)
-    for variable, others in joined.items():
-        others.discard(variable)
-    cliques, parent = _join(_eliminate(joined, cardinalities))
-    return JunctionTree(tuple(tuple(sorted(clique)) for clique in cliques), parent, tuple(cardinalities))
+            joined[variable] |= family - {variable}
+    numbered = tuple(cardinalities[name] for name in parents)
+    cliques, parent = _join(_eliminate(joined, numbered))
+    return JunctionTree(tuple(tuple(sorted(clique)) for clique in cliques), parent, numbered)
+
+
+def inference_cost(parents: Mapping[str, Sequence[str]], cardinalities: Mapping[str, int]) -> InferenceCost:
+    """Tell what exact inference on a graph would cost, also where it would cost too much."""
+    tree, names = junction_tree(parents, cardinalities), list(parents)
+    clique = tuple(names[variable] for variable in tree.cliques[tree.largest])
+    return InferenceCost(len(tree.cliques), sum(tree.cells), clique, tree.cells[tree.largest])
 
 
 def _eliminate(joined: dict[int, set[int]], cardinalities: Sequence[int]) -> list[tuple[int, set[int]]]:
     """Eliminate all variables by least fill-in, then smallest table; give each with its neighbours at that time."""
-    joined = {variable: set(others) for variable, others in joined.items()}
     costs = {variable: _elimination_cost(variable, joined, cardinalities) for variable in joined}
     eliminated = []
     while joined:
