@@ -199,23 +199,31 @@ def _with_arcs(spec: ModelSpec, folder: Path) -> ModelSpec:
 
 
 def _explain(path: Path, document: Document, error: ValidationError) -> Iterator[Problem]:
-    for found in error.errors(include_url=False):
-        key = _key(document.value, found["loc"])
-        yield Problem(str(path), document.line(key), yaml_lines.show(key), _message(document.value, key, found))
+    found = error.errors(include_url=False)
+    misspelt = {(*item["loc"][:-1], _meant(item)) for item in found if item["type"] == "extra_forbidden"}
+    for item in found:
+        if item["type"] == "missing" and item["loc"] in misspelt:
+            continue
+        key = _key(item["loc"])
+        yield Problem(str(path), document.line(key), yaml_lines.show(key), _message(key, item))
 
 
-def _key(value: Any, location: tuple[str | int, ...]) -> yaml_lines.Path:
+def _meant(item: Mapping[str, Any]) -> str | None:
+    """Guess which key an unknown one stands for."""
+    known = _known_keys(item["loc"])
+    return next(iter(get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.6)), None)
+
+
+def _key(location: tuple[str | int, ...]) -> yaml_lines.Path:
     """Strip from pydantic's location what is no key of the file: tags of unions, ``[key]`` of mappings."""
     return tuple(part for part in location if not str(part).startswith("<") and part != "[key]")
 
 
-def _message(document: Any, key: yaml_lines.Path, found: Mapping[str, Any]) -> str:
+def _message(key: yaml_lines.Path, found: Mapping[str, Any]) -> str:
     kind, got, context = str(found["type"]), found["input"], found.get("ctx", {})
-    name = str(key[-1]) if key else ""
     if kind == "extra_forbidden":
-        known = _known_keys(found["loc"])
-        close = get_close_matches(name, known, n=1, cutoff=0.6)
-        return f"unknown key; did you mean `{close[0]}`?" if close else f"unknown key; allowed are {', '.join(known)}"
+        meant = _meant(found)
+        return f"unknown key; did you mean `{meant}`?" if meant else f"unknown key; allowed are {_list(found)}"
     if kind == "missing":
         if isinstance(key[-1], int):
             return "an arc is [parent, child]"
@@ -258,6 +266,10 @@ _WANTED: Final = {
     "string_too_short": "it must not be empty",
     "too_short": "there must be more",
 }
+
+
+def _list(found: Mapping[str, Any]) -> str:
+    return ", ".join(_known_keys(found["loc"]))
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
