@@ -34,11 +34,12 @@ demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes $(ARGS)
 lock: setup ## Resolve the requirements anew; ARGS=--upgrade takes newer versions
 	$(LOCK) requirements/uv.in -o requirements/uv.txt
-	$(LOCK) requirements/build.in -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	for extra in serve train airflow mlflow-server; do \
 		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit; \
 	done
+	$(LOCK) pyproject.toml --extra airflow --extra examples -c requirements/dev.txt -o requirements/airflow-examples.txt
 
 clean: ## Remove .venv, caches and what the demo left (stop the demo first)
 	rm -rf .venv .cache .demo build dist

