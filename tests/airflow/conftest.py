@@ -20,12 +20,14 @@ def prepare_environment() -> None:
     """Airflow reads these once, when it is imported first; nothing else in the suite may have done so before."""
     if "airflow.settings" in sys.modules:
         raise RuntimeError("Airflow was imported before tests/airflow/conftest.py could say where its database is")
-    (HOME / "plugins").mkdir()
+    (HOME / "passwords.json").write_text('{"ada": "secret"}')
     os.environ.update(
         {
             "AIRFLOW_HOME": str(HOME),
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:viewer",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(HOME / "passwords.json"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",

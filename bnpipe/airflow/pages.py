@@ -1,0 +1,119 @@
+"""The pages of the plugin: for whoever may read a Dag, the report of a run's training as MLflow holds it.
+
+The report is a file that a training wrote. It is shown in a frame without scripts and without an origin of its own, so
+that nothing in the rows it was made from can act as the person who looks at it.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import Depends, FastAPI
+from fastapi.responses import HTMLResponse
+
+from bnpipe.airflow.tasks import SNAPSHOT
+from bnpipe.errors import BnpipeError, RegistryUnavailable
+
+REPORT = "report.html"
+REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'self'"
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Training</title>
+<style>
+html, body {{ height: 100%; margin: 0; font: 15px/1.5 system-ui, sans-serif; color: #1a202c; background: #fff; }}
+body {{ display: flex; flex-direction: column; }}
+p {{ margin: 0; padding: .7em 1em; border-bottom: 1px solid #cbd5e0; }}
+iframe {{ border: 0; flex: 1; }}
+</style>{body}</html>"""
+
+
+def application() -> FastAPI:
+    """Build the web application; every route asks Airflow whether the user may read that Dag's runs."""
+    allowed = [Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN))]
+    app = FastAPI(openapi_url=None)
+    base = "/dags/{dag_id}/runs/{run_id}"
+    app.get(f"{base}/training", dependencies=allowed, response_class=HTMLResponse)(training_page)
+    app.get(f"{base}/{REPORT}", dependencies=allowed, response_class=HTMLResponse)(report_page)
+    return app
+
+
+def training_page(dag_id: str, run_id: str) -> HTMLResponse:
+    """Say how the training ended, with a link to MLflow, and frame its report."""
+    training = training_of_run(dag_id, run_id)
+    if training is None:
+        return _page("<p>No training in this run, or its snapshot has not been taken yet.</p>")
+    try:
+        tags, address, reported = _look_up(training["run_id"])
+    except BnpipeError as error:
+        return _page(f"<p>{escape(str(error))}</p>", status=_status(error))
+    link = f'<a href="{escape(address)}" target="_blank" rel="noopener">MLflow run</a>' if address else ""
+    line = f"<p><b>{escape(training['model'])}</b>: {escape(ending(tags))} {link}</p>"
+    return _page(line + (f'<iframe src="{REPORT}" title="Report"></iframe>' if reported else ""))
+
+
+def report_page(dag_id: str, run_id: str) -> HTMLResponse:
+    """Give the report as it was written."""
+    training = training_of_run(dag_id, run_id)
+    if training is None:
+        return _page("<p>No training in this run.</p>", status=404)
+    try:
+        text = _registry().read_text(training["run_id"], REPORT)
+    except BnpipeError as error:
+        return _page(f"<p>{escape(str(error))}</p>", status=_status(error))
+    return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+def ending(tags: Any) -> str:
+    """Say in a sentence how a training ended, or that it has not."""
+    if error := tags.get("bnpipe.error"):
+        return f"failed. {error}"
+    outcome = tags.get("bnpipe.outcome")
+    if not outcome:
+        return "has not ended yet."
+    version = f"version {tags['bnpipe.version']}, " if tags.get("bnpipe.version") else ""
+    return f"{version}{outcome}. {tags.get('bnpipe.outcome_reason', '')}"
+
+
+def training_of_run(dag_id: str, run_id: str) -> dict[str, str] | None:
+    """Read what the snapshot task of a Dag run left in Airflow's database."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    query = select(XComModel.value).where(
+        XComModel.dag_id == dag_id,
+        XComModel.run_id == run_id,
+        XComModel.task_id == SNAPSHOT,
+        XComModel.key == "return_value",
+    )
+    with create_session() as session:
+        found = session.execute(query).scalar()
+    return found if isinstance(found, dict) and {"run_id", "model"} <= set(found) else None
+
+
+def _look_up(mlflow_run: str) -> tuple[dict[str, str], str, bool]:
+    registry = _registry()
+    address = str(registry.run_url(mlflow_run))
+    return (
+        registry.run_tags(mlflow_run),
+        address if address.startswith(("http://", "https://")) else "",
+        REPORT in registry.artifacts(mlflow_run),
+    )
+
+
+def _registry() -> Any:
+    from bnpipe.config import Settings
+    from bnpipe.registry import Registry
+
+    return Registry(Settings.from_environ().tracking_uri)
+
+
+def _status(error: BnpipeError) -> int:
+    return 503 if isinstance(error, RegistryUnavailable) else 404
+
+
+def _page(body: str, *, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(_PAGE.format(body=body), status, headers={"Content-Security-Policy": PAGE_POLICY})

@@ -1,0 +1,88 @@
+"""The tab of a Dag run, served by Airflow's own application with its own login."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from shop_bench import REPOSITORY
+
+from bnpipe.airflow.pages import ending
+
+
+@pytest.fixture(scope="module")
+def client(airflow_db):
+    """Airflow's API server, not logged in."""
+    from airflow.api_fastapi.app import create_app
+    from starlette.testclient import TestClient
+
+    return TestClient(create_app(), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def token(client):
+    """The header of a viewer who has logged in."""
+    answer = client.post("/auth/token", json={"username": "ada", "password": "secret"})
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+PAGES = ("training", "report.html")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_ask_for_a_login(client, page):
+    """A plugin's route is public unless it says otherwise; these are not."""
+    assert client.get(f"/bnpipe/dags/bn_train__x/runs/r/{page}").status_code == 401
+
+
+def test_run_without_training_says_so(client, token):
+    """The tab is on every Dag's runs, also on those of others."""
+    answer = client.get("/bnpipe/dags/somebodys/runs/manual__1/training", headers=token)
+    assert (answer.status_code, "No training in this run" in answer.text) == (200, True)
+    assert client.get("/bnpipe/dags/somebodys/runs/manual__1/report.html", headers=token).status_code == 404
+
+
+def test_training_is_shown_with_its_report(client, token, shop):
+    """Outcome in a sentence; the report in a frame that can run nothing."""
+    run = shop.run("2026-02-05T02:00").dag_run
+    base = f"/bnpipe/dags/{run.dag_id}/runs/{run.run_id}"
+    page = client.get(f"{base}/training", headers=token)
+    assert page.status_code == 200
+    assert "version 1, promoted." in page.text
+    assert '<iframe src="report.html"' in page.text
+    report = client.get(f"{base}/report.html", headers=token)
+    assert report.status_code == 200
+    assert "</html>" in report.text
+    assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+
+
+def test_mlflow_away_is_said_and_not_a_traceback(client, token, shop, monkeypatch):
+    """The page names the address and answers 503."""
+    run = shop.run("2026-02-05T02:00", mark_success_pattern="validate|learn|audit|fit|evaluate|register|promote|ask.*")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    answer = client.get(f"/bnpipe/dags/{run.dag_run.dag_id}/runs/{run.dag_run.run_id}/training", headers=token)
+    assert (answer.status_code, "127.0.0.1:9" in answer.text) == (503, True)
+
+
+def test_ending_in_words():
+    """From the MLflow run's tags to a sentence."""
+    assert ending({}) == "has not ended yet."
+    assert ending({"bnpipe.error": "fit: no"}) == "failed. fit: no"
+    held = {"bnpipe.outcome": "held", "bnpipe.outcome_reason": "too few days.", "bnpipe.version": "3"}
+    assert ending(held) == "version 3, held. too few days."
+
+
+def test_loading_the_plugin_builds_no_web_application():
+    """Scheduler and workers load plugins too; only the API server pays for pages."""
+    script = "import sys, bnpipe_plugin; print('bnpipe.airflow.pages' in sys.modules, 'mlflow' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY / "plugins",
+        env={"PYTHONPATH": str(REPOSITORY), "AIRFLOW_HOME": "/nonexistent", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["False", "False"], done.stderr
