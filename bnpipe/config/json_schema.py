@@ -24,10 +24,13 @@ def _generated() -> dict[str, Any]:
 
 
 def _plain(node: Any) -> Any:
-    """Drop pydantic's titles, which only repeat the key."""
-    if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items() if key != "title" or not isinstance(value, str)}
-    return [_plain(item) for item in node] if isinstance(node, list) else node
+    """Drop pydantic's titles, which only repeat the key, and allow no keys but those that are named."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    plain = {key: _plain(value) for key, value in node.items() if key != "title" or not isinstance(value, str)}
+    return {**plain, "additionalProperties": False} if "patternProperties" in plain else plain
 
 
 def keys_at(location: tuple[str | int, ...]) -> list[str]:
