@@ -1,0 +1,150 @@
+"""From rules for variables to expectations of Great Expectations, and a frame they can be asked of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from bnpipe.schema import state_name
+from bnpipe.source import Window
+
+Severity = Literal["critical", "warning"]
+Expectation = dict[str, Any]
+
+REPEATED: Final = "_repeated"
+TIME: Final = "_time"
+NUMBERS: Final = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class FeatureRule:
+    """What one column must fulfil.
+
+    Parameters
+    ----------
+    name : str
+        Column of the snapshot.
+    kind : {"states", "numeric"}
+        Whether it holds states or numbers.
+    states : tuple of str or None
+        Values allowed, by their canonical text; None allows any.
+    minimum, maximum : float or None
+        Bounds of numbers, both included.
+    max_missing : float
+        Largest share of nulls.
+    missing_severity, unknown_severity : {"critical", "warning"}
+        How bad more nulls are, and a value that is no state or out of bounds.
+    """
+
+    name: str
+    kind: Literal["states", "numeric"]
+    states: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    max_missing: float = 1.0
+    missing_severity: Severity = "critical"
+    unknown_severity: Severity = "critical"
+
+
+def prepared(frame: pd.DataFrame, rules: Sequence[FeatureRule], *, count_repeated: bool) -> pd.DataFrame:
+    """Give the frame that expectations see: states as categories of their canonical text, repeated rows marked."""
+    columns = {str(name): frame[name] for name in frame.columns}
+    for rule in rules:
+        if rule.name in columns and rule.kind == "states":
+            columns[rule.name] = _as_states(columns[rule.name])
+        elif rule.name in columns:
+            columns[rule.name] = _as_numbers(columns[rule.name])
+    seen = pd.DataFrame(columns, index=frame.index)
+    if count_repeated:
+        seen[REPEATED] = frame.duplicated().astype("float64")
+    return seen
+
+
+def _as_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Nulls alone have no type to complain about; text stays text."""
+    if values.isna().all():
+        return pd.Series(float("nan"), index=values.index)
+    return values.astype(object) if isinstance(values.dtype, pd.CategoricalDtype) else values
+
+
+def _as_states(values: pd.Series[Any]) -> pd.Series[Any]:
+    places, uniques = pd.factorize(values)
+    names = [state_name(value) for value in uniques]
+    distinct = sorted(set(names))
+    place_of = {name: place for place, name in enumerate(distinct)}
+    codes = [place_of[name] for name in names]
+    chosen = [-1 if place < 0 else codes[place] for place in places.tolist()]
+    return pd.Series(pd.Categorical.from_codes(chosen, categories=pd.Index(distinct, dtype=object)), index=values.index)
+
+
+def expectations_of(
+    rules: Sequence[FeatureRule],
+    frame: pd.DataFrame,
+    *,
+    min_rows: int = 1,
+    max_duplicate_share: float = 1.0,
+    window: Window | None = None,
+    extra: Sequence[Mapping[str, Any]] = (),
+) -> list[Expectation]:
+    """Write the expectations; of a column that is gone or has the wrong type, nothing more is asked.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As :func:`prepared` gave it.
+    """
+    table = [_expectation("expect_table_row_count_to_be_between", "critical", min_value=min_rows)]
+    if max_duplicate_share < 1.0:
+        table.append(_mean_at_most(REPEATED, max_duplicate_share))
+    if window is not None and TIME in frame:
+        table += _freshness(window)
+    columns = [expectation for rule in rules for expectation in _of_column(rule, frame)]
+    further = [_expectation(item["type"], item.get("severity", "critical"), **item.get("kwargs", {})) for item in extra]
+    return table + columns + further
+
+
+def _of_column(rule: FeatureRule, frame: pd.DataFrame) -> Iterator[Expectation]:
+    yield _expectation("expect_column_to_exist", "critical", column=rule.name)
+    if rule.name not in frame:
+        return
+    if rule.kind == "numeric":
+        types = list(NUMBERS)
+        yield _expectation("expect_column_values_to_be_in_type_list", "critical", column=rule.name, type_list=types)
+        if str(frame[rule.name].dtype) not in NUMBERS:
+            return
+        if rule.minimum is not None or rule.maximum is not None:
+            bounds = {"min_value": rule.minimum, "max_value": rule.maximum}
+            yield _expectation("expect_column_values_to_be_between", rule.unknown_severity, column=rule.name, **bounds)
+    elif rule.states is not None:
+        allowed = list(rule.states)
+        yield _expectation(
+            "expect_column_values_to_be_in_set", rule.unknown_severity, column=rule.name, value_set=allowed
+        )
+    if rule.max_missing < 1.0:
+        mostly = round(1.0 - rule.max_missing, 12)
+        yield _expectation(
+            "expect_column_values_to_not_be_null", rule.missing_severity, column=rule.name, mostly=mostly
+        )
+
+
+def _freshness(window: Window) -> Iterator[Expectation]:
+    """There are rows in both parts; and, less gravely, in the last seventh of the held-out days."""
+    newest = window.end - max(timedelta(days=1), (window.end - window.train_end) / 7)
+    bound = "expect_column_max_to_be_between"
+    yield _expectation(
+        "expect_column_min_to_be_between", "critical", column=TIME, max_value=window.train_end, strict_max=True
+    )
+    yield _expectation(bound, "critical", column=TIME, min_value=window.train_end)
+    yield _expectation(bound, "warning", column=TIME, min_value=newest)
+
+
+def _mean_at_most(column: str, share: float) -> Expectation:
+    return _expectation("expect_column_mean_to_be_between", "critical", column=column, max_value=share)
+
+
+def _expectation(kind: str, severity: str, **kwargs: Any) -> Expectation:
+    return {"type": kind, "severity": severity, "kwargs": kwargs}

@@ -1,0 +1,318 @@
+"""Ask Great Expectations, and say in one sentence each what failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from bnpipe.errors import SpecError, shorten
+from bnpipe.expectations.page import Row, render
+from bnpipe.expectations.rules import NUMBERS, REPEATED, Expectation, FeatureRule, Severity, expectations_of, prepared
+from bnpipe.source import Window
+from bnpipe.store import load_frame
+from bnpipe.verdict import Verdict
+
+TYPE: Final = "expect_column_values_to_be_in_type_list"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One expectation that was not met.
+
+    Parameters
+    ----------
+    expectation : str
+        Its name in Great Expectations.
+    column : str or None
+        None for the table as a whole.
+    severity : {"critical", "warning"}
+        Critical stops the run.
+    observed : str
+        What was found instead, in a few words.
+    expected : str
+        What was expected, in a few words.
+    """
+
+    expectation: str
+    column: str | None
+    severity: Severity
+    observed: str
+    expected: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.column or 'rows'}: {self.observed}; expected {self.expected or self.expectation}"
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """Everything that was asked and answered.
+
+    Parameters
+    ----------
+    name : str
+        Network.
+    rows : int
+        Rows that were asked about.
+    checks : tuple of Row
+        Every expectation in words, met or not.
+    failures : tuple of Failure
+        Those not met.
+    json : str
+        Great Expectations' own result.
+    window : Window or None
+        What the rows are to cover.
+    """
+
+    name: str
+    rows: int
+    checks: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    json: str
+    window: Window | None = None
+
+    @property
+    def critical(self) -> bool:
+        """Whether the run must stop."""
+        return any(failure.severity == "critical" for failure in self.failures)
+
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict a failed expectation, and ``validation`` over all. A warning passes, and says so."""
+        return (*map(_verdict, self.failures), self._summary())
+
+    @cached_property
+    def html(self) -> str:
+        """One page that needs nothing from elsewhere."""
+        return render(self.name, rows=self.rows, window=self.window, checks=self.checks)
+
+    def _summary(self) -> Verdict:
+        critical = sum(failure.severity == "critical" for failure in self.failures)
+        asked, warned = len(self.checks), len(self.failures) - critical
+        reason = f"{asked - critical - warned} of {asked} expectations met by {self.rows:,} rows"
+        reason += f", {critical} failed" * bool(critical) + f", {warned} recorded as a warning" * bool(warned)
+        return Verdict("validation", "fail" if critical else "pass", reason, statistic=float(critical), threshold=0.0)
+
+
+def _verdict(failure: Failure) -> Verdict:
+    stops = failure.severity == "critical"
+    gate = f"validation {failure.column}" if failure.column else "validation rows"
+    return Verdict(gate, "fail" if stops else "pass", str(failure) if stops else f"warning: {failure}")
+
+
+def validate(
+    rows: pd.DataFrame | Path,
+    *,
+    variables: Sequence[FeatureRule],
+    min_rows: int = 1,
+    max_duplicate_share: float = 1.0,
+    window: Window | None = None,
+    extra: Sequence[Mapping[str, Any]] = (),
+    name: str = "features",
+) -> ValidationReport:
+    """Ask what the rules, and any further expectations, demand of the rows.
+
+    Parameters
+    ----------
+    rows : DataFrame or Path
+        A snapshot's rows, or its Parquet file.
+    variables : sequence of FeatureRule
+        One a column.
+    min_rows : int
+        Fewest rows.
+    max_duplicate_share : float
+        Largest share of rows that repeat an earlier one in every column; 1 does not count them.
+    window : Window or None
+        Rows must lie on both sides of its ``train_end``; none in the last seventh of the held-out days is a warning.
+    extra : sequence of mappings
+        Expectations as Great Expectations writes them: ``type``, ``kwargs``, ``severity``.
+    name : str
+        What the report is about.
+
+    Raises
+    ------
+    SpecError
+        A further expectation is none that Great Expectations knows, or its arguments are wrong.
+    """
+    frame = _read(rows, variables) if isinstance(rows, Path) else rows
+    seen = prepared(frame, variables, count_repeated=max_duplicate_share < 1.0)
+    asked = expectations_of(
+        variables, seen, min_rows=min_rows, max_duplicate_share=max_duplicate_share, window=window, extra=extra
+    )
+    result = _ask(seen, asked, name)
+    answers = {answer["expectation_config"]["meta"]["place"]: answer for answer in result["results"]}
+    checks = tuple(_row(asked[place], answers[place]) for place in range(len(asked)))
+    return ValidationReport(
+        name=name,
+        rows=len(frame),
+        checks=checks,
+        failures=tuple(_failure(check) for check in checks if not check.met),
+        json=json.dumps(_without_tracebacks(result), indent=1),
+        window=window,
+    )
+
+
+def _read(path: Path, variables: Sequence[FeatureRule]) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    held = pq.read_schema(path).names
+    return load_frame(path, [*(rule.name for rule in variables if rule.name in held), "_time", "_cluster"])
+
+
+def _ask(frame: pd.DataFrame, asked: Sequence[Expectation], name: str) -> dict[str, Any]:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import: it logs hundreds of lines
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    suite = context.suites.add(gx.ExpectationSuite(name=name))
+    for place, expectation in enumerate(asked):
+        _add(suite, expectation, place)
+    rows = context.data_sources.add_pandas(name).add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
+    definition = gx.ValidationDefinition(name=name, data=rows, suite=suite)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = definition.run(batch_parameters={"dataframe": frame}, result_format="BASIC")
+    answers: dict[str, Any] = result.to_json_dict()
+    return answers
+
+
+def _add(suite: Any, expectation: Expectation, place: int) -> None:
+    import great_expectations.expectations as known
+
+    kind = expectation["type"]
+    found = getattr(known, "".join(part.capitalize() for part in kind.split("_")), None)
+    found = found or getattr(known, kind, None)
+    if found is None:
+        raise SpecError(f"validation.expectations: Great Expectations knows no {kind!r}")
+    try:
+        suite.add_expectation(found(**expectation["kwargs"], severity=expectation["severity"], meta={"place": place}))
+    except (TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise SpecError(f"validation.expectations: {kind}: {' '.join(lines[1:3]) or error}") from error
+
+
+def _without_tracebacks(value: Any) -> Any:
+    """Leave the result as it is but for tracebacks, and numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _without_tracebacks(item) for key, item in value.items() if key != "exception_traceback"}
+    if isinstance(value, list):
+        return [_without_tracebacks(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(expectation: Expectation, answer: Mapping[str, Any]) -> Row:
+    column = expectation["kwargs"].get("column")
+    return Row(
+        column=None if column in (REPEATED, "_time") else column,
+        kind=expectation["type"],
+        expected=_expected(expectation),
+        observed=_observed(expectation, answer),
+        severity=expectation["severity"],
+        met=bool(answer["success"]),
+    )
+
+
+def _failure(check: Row) -> Failure:
+    return Failure(check.kind, check.column, check.severity, check.observed, check.expected)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _expected(expectation: Expectation) -> str:
+    kind, given = expectation["type"], expectation["kwargs"]
+    words = {
+        "expect_column_to_exist": "the column",
+        TYPE: "numbers",
+        "expect_column_values_to_be_in_set": f"only {shorten(given.get('value_set') or (), limit=20)}",
+        "expect_column_values_to_be_between": f"values {_bounds(given)}",
+        "expect_table_row_count_to_be_between": f"rows {_bounds(given)}",
+    }
+    if kind == "expect_column_values_to_not_be_null" and "mostly" in given:
+        return f"at most {_percent(1 - given['mostly'])} nulls"
+    if given.get("column") == REPEATED:
+        return f"at most {_percent(given['max_value'])} repeated rows"
+    if given.get("column") == "_time" and kind in (
+        "expect_column_min_to_be_between",
+        "expect_column_max_to_be_between",
+    ):
+        which = "first" if "_min_" in kind else "last"
+        return f"the {which} row {_bounds(given)}"
+    if kind in words and (kind != TYPE or given.get("type_list") == list(NUMBERS)):
+        return words[kind]
+    arguments = ", ".join(f"{key}={shorten([value])}" for key, value in given.items() if key != "column")
+    return f"{kind.removeprefix('expect_').replace('_', ' ')} ({arguments})"
+
+
+def _bounds(given: Mapping[str, Any]) -> str:
+    low, high = given.get("min_value"), given.get("max_value")
+    texts = [f"from {_number(low)}"] if low is not None else []
+    if high is not None:
+        texts.append(f"{'before' if given.get('strict_max') else 'to'} {_number(high)}")
+    return " ".join(texts) or "of any number"
+
+
+def _observed(expectation: Expectation, answer: Mapping[str, Any]) -> str:
+    if problem := _exception(answer):
+        return f"could not be asked: {problem}"
+    result, kind = answer.get("result") or {}, expectation["type"]
+    if kind == "expect_column_to_exist":
+        return "it is there" if answer["success"] else "it is gone"
+    if kind == TYPE:
+        return _type_seen(result)
+    if kind == "expect_column_values_to_not_be_null":
+        return f"{_percent((result.get('unexpected_percent') or 0.0) / 100)} nulls"
+    if "unexpected_count" in result:
+        return _unexpected(result)
+    value = result.get("observed_value")
+    if expectation["kwargs"].get("column") == REPEATED and value is not None:
+        return f"{_percent(value)} repeated rows"
+    return _number(value)
+
+
+def _type_seen(result: Mapping[str, Any]) -> str:
+    if examples := result.get("partial_unexpected_list"):
+        return f"{type(examples[0]).__name__.replace('str', 'text')} such as {shorten(map(repr, examples[:1]))}"
+    return str(result.get("observed_value"))
+
+
+def _unexpected(result: Mapping[str, Any]) -> str:
+    count = result["unexpected_count"]
+    if not count:
+        return "as expected"
+    examples = dict.fromkeys(map(_number, result.get("partial_unexpected_list") or ()))
+    return f"{count:,} of {result['element_count']:,} values are others, such as {shorten(examples)}"
+
+
+def _exception(answer: Mapping[str, Any]) -> str:
+    found = answer.get("exception_info") or {}
+    each = [found] if "raised_exception" in found else list(found.values())
+    texts = [str(item.get("exception_message")) for item in each if item.get("raised_exception")]
+    return shorten(texts[:1])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = str(value)
+    with contextlib.suppress(ValueError):
+        return pd.Timestamp(text).strftime("%Y-%m-%d %H:%M %z").strip() if "-" in text[1:] and ":" in text else text
+    return text
