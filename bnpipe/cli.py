@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,7 +221,7 @@ def _history(options: argparse.Namespace) -> int:
     entries = Registry(Settings.from_environ().tracking_uri).history(options.name)
     if options.json:
         for entry in entries:
-            print(json.dumps(entry.to_dict()))
+            print(json.dumps(asdict(entry), default=str))
     elif not entries:
         print(f"{options.name}: the champion was never moved")
     else:

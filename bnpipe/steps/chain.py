@@ -63,7 +63,7 @@ class Fitted(Record):
 class Evaluated(Record):
     """Held-out score in nats per row, and how many gates and comparisons passed."""
 
-    nats_per_row: float
+    nats_per_row: float | None
     passed: int
     verdicts: int
     champion: int | None
@@ -233,8 +233,10 @@ def validate(training: Training) -> Validated:
         _keep_verdicts(bench, "validation", report.verdicts)
         warnings = [failure for failure in report.failures if failure.severity != "critical"]
         critical = [failure for failure in report.failures if failure.severity == "critical"]
-        for failure in report.failures:
-            log.warning("%s: validation (%s): %s", spec.name, failure.severity, failure)
+        told = [f"{failure.severity}: {failure}" for failure in report.failures]
+        bench.keep("validation_failures.json", json.dumps(told, indent=1), log_to_run=False)
+        for line in told:
+            log.warning("%s: validation, %s", spec.name, line)
         bench.registry.log_metrics(
             training.run_id, {"validation.critical": len(critical), "validation.warnings": len(warnings)}
         )
@@ -280,9 +282,11 @@ def learn(training: Training) -> Learned:
             "strength": [[parent, child, share] for (parent, child), share in sorted(strength.items())],
         }
         bench.keep("structure.json", json.dumps(structure, indent=1))
-        drawing = {"tiers": spec.knowledge().tiers, "strength": strength or None, "targets": tuple(spec.targets)}
-        bench.keep("graph.svg", draw_network(graph.parents, **drawing))
-        bench.registry.log_bytes(training.run_id, network_png(graph.parents, **drawing), "graph.png")
+        tiers, targets = spec.structure.tiers, tuple(spec.targets)
+        drawn = draw_network(graph.parents, tiers=tiers, strength=strength or None, targets=targets)
+        bench.keep("graph.svg", drawn)
+        picture = network_png(graph.parents, tiers=tiers, strength=strength or None, targets=targets)
+        bench.registry.log_bytes(training.run_id, picture, "graph.png")
         arcs = sum(len(parents) for parents in graph.parents.values())
         bench.registry.log_metrics(training.run_id, {"graph.arcs": arcs, "graph.score": graph.score})
         return Learned(len(graph.parents), arcs, graph.score, round(graph.seconds, 3))
@@ -306,7 +310,7 @@ def audit(training: Training) -> Audited:
             knowledge=knowledge,
             max_parents=None if bench.recipe.parents is not None else spec.structure.max_parents,
         )
-        bench.keep("audit.json", json.dumps(found.to_dict(), indent=1))
+        bench.keep("audit.json", json.dumps({"findings": found.lines(), **found.to_dict()}, indent=1))
         bench.registry.log_metrics(training.run_id, found.metrics())
         if found.problems:
             raise GateFailed(f"{spec.name}: the learned graph breaks a constraint: {'; '.join(found.problems[:5])}")
@@ -335,6 +339,7 @@ def evaluate(training: Training) -> Evaluated:
         An absolute gate failed. Scores, verdicts and the report are in the MLflow run all the same.
     """
     from bnpipe import evaluation, release
+    from bnpipe.steps.page import keep_page
 
     bench = Bench(training)
     with step("evaluate", bench):
@@ -364,7 +369,8 @@ def evaluate(training: Training) -> Evaluated:
         bench.keep("compared_with.json", json.dumps(champion.number if champion else None), log_to_run=False)
         _keep_verdicts(bench, "release", verdicts)
         bench.registry.log_metrics(training.run_id, scores.metrics())
-        _keep_report(bench, scores, verdicts)
+        decision = release.decide_promotion(verdicts, policy=spec.promotion.policy, first=champion is None)
+        keep_page(bench, scores, verdicts, decision)
         failed = tuple(verdict for verdict in verdicts if verdict.kind == "absolute" and not verdict.passed)
         if failed:
             raise GateFailed(f"{spec.name}: held back by its gates: {_reasons(failed)}", verdicts=failed)
@@ -402,7 +408,7 @@ def register(training: Training) -> Registered:
     with step("register", bench):
         recipe = bench.recipe
         network = bench.network
-        verdicts = read_verdicts(bench)
+        verdicts = bench.verdicts("release")
         of_run = bench.registry.run_tags(training.run_id)
         tags = {
             "bnpipe.training_key": training.key,
@@ -432,12 +438,6 @@ def register(training: Training) -> Registered:
         bench.registry.log_tags(training.run_id, {"bnpipe.version": str(version.number)})
         log.info("%s: version %d", recipe.spec.name, version.number)
         return Registered(version.model, version.number)
-
-
-def read_verdicts(bench: Bench) -> tuple[Verdict, ...]:
-    """Read what the evaluate step decided."""
-    fields = json.loads(bench.read("verdicts/release.json", step="evaluate"))
-    return tuple(Verdict.from_dict(item) for item in fields)
 
 
 def _keep_verdicts(bench: Bench, name: str, verdicts: tuple[Verdict, ...]) -> None:

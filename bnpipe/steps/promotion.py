@@ -11,7 +11,6 @@ from bnpipe.config import Settings
 from bnpipe.errors import PromotionRefused
 from bnpipe.registry import Reconciliation, Registry, Version
 from bnpipe.release import decide_promotion
-from bnpipe.steps.chain import read_verdicts
 from bnpipe.steps.training import Bench, Record, Training, step
 
 log = logging.getLogger("bnpipe.steps")
@@ -65,7 +64,7 @@ def _settle(bench: Bench, version: Version, compared_with: int | None) -> Outcom
     if champion is not None and champion.number == version.number:
         return _already_champion(bench, version)
     first = compared_with is None
-    decision = decide_promotion(read_verdicts(bench), policy=spec.promotion.policy, first=first)
+    decision = decide_promotion(bench.verdicts("release"), policy=spec.promotion.policy, first=first)
     if decision.outcome in ("held", "refused"):
         superseded = any(verdict.outcome == "superseded" for verdict in decision.verdicts)
         return Outcome("superseded" if superseded else "held", version.number, compared_with, decision.reason)
@@ -90,7 +89,7 @@ def _settle(bench: Bench, version: Version, compared_with: int | None) -> Outcom
 
 
 def _already_champion(bench: Bench, version: Version) -> Outcome:
-    """A retry of this very run says again what its first attempt did; another run has nothing to do."""
+    """Repeat what the first attempt of this very run said; another run has nothing to do."""
     last = bench.registry.history(version.model)[-1]
     if last.to == version.number and last.evidence == bench.registry.run_url(bench.training.run_id):
         return Outcome("promoted", version.number, last.source, last.reason)

@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from bnpipe.registry import Registry
 from bnpipe.schema import Schema
 from bnpipe.steps.recipe import Recipe
 from bnpipe.store import Store
+from bnpipe.verdict import Verdict
 
 log = logging.getLogger("bnpipe.steps")
 
@@ -54,7 +56,7 @@ class Training:
     @classmethod
     def from_dict(cls, values: Mapping[str, str]) -> Training:
         """Read what :meth:`to_dict` gave."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**{field.name: values[field.name] for field in dataclass_fields(cls)})
 
 
 class Bench:
@@ -123,7 +125,12 @@ class Bench:
         if log_to_run:
             self.registry.log_text(self.training.run_id, text, name)
 
-    def seconds(self) -> dict[str, StepCost]:
+    def verdicts(self, name: str) -> tuple[Verdict, ...]:
+        """Read what ``validation`` or ``release`` decided."""
+        fields = json.loads(self.read(f"verdicts/{name}.json", step="validate" if name == "validation" else "evaluate"))
+        return tuple(Verdict.from_dict(item) for item in fields)
+
+    def costs(self) -> dict[str, StepCost]:
         """Cost of the steps that have ended so far, in their order."""
         costs = {}
         for step in STEPS:

@@ -1,0 +1,57 @@
+"""The page of one training, from what its steps left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bnpipe.release import PromotionDecision
+from bnpipe.report import calibration_png, training_report
+from bnpipe.steps.training import Bench
+from bnpipe.verdict import Verdict
+
+if TYPE_CHECKING:
+    from bnpipe.evaluation import Evaluation
+
+
+def keep_page(bench: Bench, scores: Evaluation, verdicts: Sequence[Verdict], decision: PromotionDecision) -> None:
+    """Write ``report.html`` and ``calibration.png`` into the MLflow run; both open offline."""
+    recipe = bench.recipe
+    spec = recipe.spec
+    structure = json.loads(bench.read("structure.json", step="learn"))
+    audit = json.loads(bench.read("audit.json", step="audit"))
+    page = training_report(
+        name=spec.name,
+        description=spec.description,
+        network=bench.network,
+        evaluation=scores,
+        verdicts=(*bench.verdicts("validation"), *verdicts),
+        decision=decision,
+        targets=tuple(spec.targets),
+        tiers=spec.structure.tiers,
+        strength={(parent, child): share for parent, child, share in structure["strength"]} or None,
+        windows=(
+            ("learned from", f"{recipe.window.start.date()} until {recipe.window.train_end.date()}"),
+            ("proved on", f"{recipe.window.train_end.date()} until {recipe.window.end.date()}"),
+            ("days", f"in {recipe.window.time_zone}, each ends before its date begins"),
+        ),
+        audit=audit["findings"],
+        validation=json.loads(bench.read("validation_failures.json", step="validate")),
+        seconds={name: cost.seconds for name, cost in bench.costs().items()},
+        provenance=(
+            ("training key", bench.training.key),
+            ("data fingerprint", recipe.snapshot.fingerprint),
+            ("rows kept at", recipe.snapshot.uri),
+            ("schema hash", bench.schema.hash),
+            ("structure hash", bench.network.structure_hash),
+            ("content hash", bench.network.content_hash),
+            ("bins reused from version", "none, learned or given" if recipe.base is None else str(recipe.base)),
+            ("graph", f"{structure['drawn_by']}, {structure['score_name']} {structure['score']:.1f}"),
+            ("bnpipe", recipe.code_version),
+            ("started by", bench.training.actor),
+            ("MLflow run", bench.registry.run_url(bench.training.run_id)),
+        ),
+    )
+    bench.keep("report.html", page)
+    bench.registry.log_bytes(bench.training.run_id, calibration_png(scores), "calibration.png")
