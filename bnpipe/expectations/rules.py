@@ -50,7 +50,9 @@ class FeatureRule:
     unknown_severity: Severity = "critical"
 
 
-def prepared(frame: pd.DataFrame, rules: Sequence[FeatureRule], *, count_repeated: bool) -> pd.DataFrame:
+def prepared(
+    frame: pd.DataFrame, rules: Sequence[FeatureRule], *, count_repeated: bool, time_zone: str = "UTC"
+) -> pd.DataFrame:
     """Give the frame that expectations see: states as categories of their canonical text, repeated rows marked."""
     columns = {str(name): frame[name] for name in frame.columns}
     for rule in rules:
@@ -58,6 +60,8 @@ def prepared(frame: pd.DataFrame, rules: Sequence[FeatureRule], *, count_repeate
             columns[rule.name] = _as_states(columns[rule.name])
         elif rule.name in columns:
             columns[rule.name] = _as_numbers(columns[rule.name])
+    if TIME in columns:
+        columns[TIME] = columns[TIME].dt.tz_convert(time_zone)
     seen = pd.DataFrame(columns, index=frame.index)
     if count_repeated:
         seen[REPEATED] = frame.duplicated().astype("float64")
@@ -103,8 +107,17 @@ def expectations_of(
     if window is not None and TIME in frame:
         table += _freshness(window)
     columns = [expectation for rule in rules for expectation in _of_column(rule, frame)]
-    further = [_expectation(item["type"], item.get("severity", "critical"), **item.get("kwargs", {})) for item in extra]
+    broken = {rule.name for rule in rules if not _usable(rule, frame)}
+    further = [
+        _expectation(item["type"], item.get("severity", "critical"), **item.get("kwargs", {}))
+        for item in extra
+        if item.get("kwargs", {}).get("column") not in broken
+    ]
     return table + columns + further
+
+
+def _usable(rule: FeatureRule, frame: pd.DataFrame) -> bool:
+    return rule.name in frame and (rule.kind == "states" or str(frame[rule.name].dtype) in NUMBERS)
 
 
 def _of_column(rule: FeatureRule, frame: pd.DataFrame) -> Iterator[Expectation]:
@@ -114,7 +127,7 @@ def _of_column(rule: FeatureRule, frame: pd.DataFrame) -> Iterator[Expectation]:
     if rule.kind == "numeric":
         types = list(NUMBERS)
         yield _expectation("expect_column_values_to_be_in_type_list", "critical", column=rule.name, type_list=types)
-        if str(frame[rule.name].dtype) not in NUMBERS:
+        if not _usable(rule, frame):
             return
         if rule.minimum is not None or rule.maximum is not None:
             bounds = {"min_value": rule.minimum, "max_value": rule.maximum}

@@ -145,7 +145,8 @@ def validate(
         A further expectation is none that Great Expectations knows, or its arguments are wrong.
     """
     frame = _read(rows, variables) if isinstance(rows, Path) else rows
-    seen = prepared(frame, variables, count_repeated=max_duplicate_share < 1.0)
+    zone = window.time_zone if window else "UTC"
+    seen = prepared(frame, variables, count_repeated=max_duplicate_share < 1.0, time_zone=zone)
     asked = expectations_of(
         variables, seen, min_rows=min_rows, max_duplicate_share=max_duplicate_share, window=window, extra=extra
     )
@@ -176,9 +177,8 @@ def _ask(frame: pd.DataFrame, asked: Sequence[Expectation], name: str) -> dict[s
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    suite = context.suites.add(gx.ExpectationSuite(name=name))
-    for place, expectation in enumerate(asked):
-        _add(suite, expectation, place)
+    expectations = [_built(expectation, place) for place, expectation in enumerate(asked)]
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
     rows = context.data_sources.add_pandas(name).add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
     definition = gx.ValidationDefinition(name=name, data=rows, suite=suite)
     with warnings.catch_warnings():
@@ -188,16 +188,16 @@ def _ask(frame: pd.DataFrame, asked: Sequence[Expectation], name: str) -> dict[s
     return answers
 
 
-def _add(suite: Any, expectation: Expectation, place: int) -> None:
+def _built(expectation: Expectation, place: int) -> Any:
     import great_expectations.expectations as known
 
     kind = expectation["type"]
-    found = getattr(known, "".join(part.capitalize() for part in kind.split("_")), None)
-    found = found or getattr(known, kind, None)
+    classes = {name.lower(): value for name, value in vars(known).items() if name.startswith("Expect")}
+    found = classes.get(kind.replace("_", "").lower())
     if found is None:
         raise SpecError(f"validation.expectations: Great Expectations knows no {kind!r}")
     try:
-        suite.add_expectation(found(**expectation["kwargs"], severity=expectation["severity"], meta={"place": place}))
+        return found(**expectation["kwargs"], severity=expectation["severity"], meta={"place": place})
     except (TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise SpecError(f"validation.expectations: {kind}: {' '.join(lines[1:3]) or error}") from error
