@@ -191,7 +191,7 @@ class Variable:
         Raises
         ------
         SchemaError
-            The column holds dates where numbers are binned.
+            The column holds dates where numbers are binned, or values such as lists.
         """
         if self.edges is not None:
             if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
@@ -200,7 +200,10 @@ class Variable:
                 return self._encode_numbers(values.to_numpy(dtype=np.float64, na_value=np.nan)), np.zeros(
                     len(values), dtype=np.bool_
                 )
-        places, uniques = pd.factorize(values)
+        try:
+            places, uniques = pd.factorize(values)
+        except TypeError as error:
+            raise SchemaError(f"{self.name}: can't compare its values: {shorten([error])}") from error
         table = np.full(len(uniques) + 1, MISSING, dtype=np.uint8)
         strange = np.zeros(len(uniques) + 1, dtype=np.bool_)
         for place, value in enumerate(uniques):

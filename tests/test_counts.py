@@ -1,0 +1,196 @@
+"""Family counts by cluster."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bnpipe.counts import MAX_CELLS, FamilyCounts, contingency, family_counts, table_cells
+from bnpipe.errors import FormatError, NetworkError
+from bnpipe.schema import MISSING
+
+
+def random_family(seed: int, rows: int, cardinalities: list[int], clusters: int) -> tuple[NDArray, NDArray]:
+    """Draw codes, one cell in ten missing, and clusters."""
+    generator = np.random.default_rng(seed)
+    codes = np.stack([generator.integers(0, cardinality, rows) for cardinality in cardinalities]).astype(np.uint8)
+    codes[generator.random(codes.shape) < 0.1] = MISSING
+    return codes, generator.integers(0, clusters, rows).astype(np.int32)
+
+
+families = st.tuples(
+    st.integers(0, 2**31),
+    st.integers(0, 80),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.integers(1, 5),
+)
+
+
+def dense(counts: FamilyCounts) -> NDArray:
+    """All clusters as one array."""
+    return np.stack(list(counts.per_cluster()))
+
+
+@given(families)
+def test_counts_equal_those_of_pandas(family: tuple[int, int, list[int], int]) -> None:
+    """Every cell is the number of complete rows that pandas finds in that group."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    counts = family_counts(codes, cardinalities, members, clusters)
+    frame = pd.DataFrame(codes.T.astype(int)).assign(cluster=members)
+    frame = frame[(frame != MISSING).all(axis=1)]
+    expected = np.zeros((clusters, *cardinalities), dtype=np.int64)
+    for place, size in frame.groupby(["cluster", *range(len(cardinalities))]).size().items():
+        expected[place] = size
+    assert np.array_equal(dense(counts), expected.reshape(counts.shape))
+    assert np.array_equal(counts.total(), expected.sum(axis=0).reshape(counts.shape[1:]))
+    assert np.array_equal(contingency(codes, cardinalities), expected.sum(axis=0))
+    assert counts.rows == len(frame)
+    assert np.array_equal(counts.cluster_rows, expected.reshape(clusters, -1).sum(axis=1))
+
+
+def test_a_pair_equals_crosstab() -> None:
+    """The parent's states are the lines, the child's the columns."""
+    frame = pd.DataFrame({"parent": [0, 0, 1, 2, 2, 2], "child": [1, 0, 1, 1, 1, 0]})
+    counts = family_counts(frame.to_numpy(dtype=np.uint8).T, [3, 2])
+    assert np.array_equal(counts.total(), pd.crosstab(frame["parent"], frame["child"]).to_numpy())
+    assert counts.shape == (1, 3, 2)
+
+
+@given(families, st.integers(0, 80))
+def test_counts_of_chunks_add_up_to_those_of_the_whole(family: tuple[int, int, list[int], int], cut: int) -> None:
+    """Counts add over days, partitions and workers."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    whole = family_counts(codes, cardinalities, members, clusters)
+    first = family_counts(codes[:, :cut], cardinalities, members[:cut], clusters)
+    second = family_counts(codes[:, cut:], cardinalities, members[cut:], clusters)
+    total = first + second
+    assert np.array_equal(total.cells, whole.cells)
+    assert np.array_equal(total.counts, whole.counts)
+    assert np.array_equal((second + first).counts, whole.counts)
+
+
+@given(families)
+def test_sorting_and_dense_counting_agree(family: tuple[int, int, list[int], int]) -> None:
+    """A huge cluster axis takes the sorting path; the cells are the same."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    near = family_counts(codes, cardinalities, members, clusters)
+    far = family_counts(codes, cardinalities, members, 10**7)
+    assert np.array_equal(near.cells, far.cells)
+    assert np.array_equal(near.counts, far.counts)
+
+
+def test_a_large_sparse_family_is_cheap() -> None:
+    """10 000 configurations by 90 clusters hold no more cells than there are rows."""
+    codes, members = random_family(0, 20_000, [100, 100, 10], 90)
+    counts = family_counts(codes, [100, 100, 10], members, 90)
+    assert counts.shape == (90, 10_000, 10)
+    assert counts.cells.size <= 20_000
+    assert len(pickle.dumps(counts)) < 20_000 * 20
+
+
+def test_flat_indices_do_not_overflow() -> None:
+    """Clusters times cells may exceed 32 bits; the last cell is still counted as itself."""
+    cardinalities = [255, 255, 255, 8]
+    codes = np.array([[254], [254], [254], [7]], dtype=np.uint8)
+    counts = family_counts(codes, cardinalities, np.array([9_999]), 10_000)
+    assert counts.cells.tolist() == [10_000 * 255**3 * 8 - 1]
+    assert counts.cluster_rows[-1] == 1
+
+
+def test_tables_beyond_memory_are_refused() -> None:
+    """A product of states that could never be held is an error, not a crash or a wrap-around."""
+    codes = np.zeros((30, 2), dtype=np.uint8)
+    with pytest.raises(NetworkError, match="fewer parents"):
+        family_counts(codes, [255] * 30)
+    with pytest.raises(NetworkError, match="fewer parents"):
+        contingency(codes, [255] * 30)
+    assert table_cells([MAX_CELLS]) == MAX_CELLS
+    with pytest.raises(NetworkError):
+        table_cells([MAX_CELLS, 2])
+    with pytest.raises(NetworkError, match="coarser clusters"):
+        family_counts(codes[:1], [MAX_CELLS], np.zeros(2, dtype=np.int64), 2**40)
+
+
+def test_select_and_place_move_clusters() -> None:
+    """Selected clusters leave the shape of the others behind; placing them back restores the table."""
+    codes, members = random_family(1, 200, [3, 2], 4)
+    counts = family_counts(codes, [3, 2], members, 4)
+    for chosen in (np.array([True, False, False, True]), np.array([0, 3])):
+        part = counts.select(chosen)
+        assert part.shape == (2, 3, 2)
+        assert np.array_equal(dense(part), dense(counts)[[0, 3]])
+    back = part.place(np.array([0, 3]), 4) + counts.select(np.array([1, 2])).place(np.array([1, 2]), 4)
+    assert np.array_equal(back.cells, counts.cells)
+    merged = counts.place(np.zeros(4, dtype=np.int64), 1)
+    assert np.array_equal(merged.total(), counts.total())
+    with pytest.raises(NetworkError, match="no cluster"):
+        counts.select(np.zeros(4, dtype=bool))
+    with pytest.raises(NetworkError, match="places"):
+        counts.place(np.array([0, 1, 2, 9]), 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "cells", "counts"),
+    [
+        ((1, 2), [0], [1]),
+        ((1, 0, 2), [], []),
+        ((1, 2, 2), [0, 1], [1]),
+        ((1, 2, 2), [1, 0], [1, 1]),
+        ((1, 2, 2), [1, 1], [1, 1]),
+        ((1, 2, 2), [4], [1]),
+        ((1, 2, 2), [-1], [1]),
+        ((1, 2, 2), [0], [0]),
+    ],
+)
+def test_inconsistent_counts_are_refused(shape: tuple, cells: list[int], counts: list[int]) -> None:
+    """Cells increase strictly within the shape and every count is positive."""
+    with pytest.raises(NetworkError):
+        FamilyCounts(shape, np.array(cells, dtype=np.int64), np.array(counts, dtype=np.int64))
+
+
+def test_counts_of_different_shape_can_not_be_added() -> None:
+    """Adding over other clusters or states would mix cells up."""
+    one = family_counts(np.zeros((1, 2), dtype=np.uint8), [2])
+    with pytest.raises(NetworkError, match="can't be added"):
+        one + family_counts(np.zeros((1, 2), dtype=np.uint8), [3])
+
+
+@given(families)
+def test_to_dict_and_pickle_keep_every_cell(family: tuple[int, int, list[int], int]) -> None:
+    """What is stored is what comes back, read-only."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    counts = family_counts(codes, cardinalities, members, clusters)
+    for again in (FamilyCounts.from_dict(counts.to_dict()), pickle.loads(pickle.dumps(counts))):
+        assert again.shape == counts.shape
+        assert np.array_equal(again.cells, counts.cells)
+        assert np.array_equal(again.counts, counts.counts)
+        assert not again.cells.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda fields: fields.pop("steps"),
+        lambda fields: fields.update(shape=[1, 2]),
+        lambda fields: fields.update(steps="!!"),
+        lambda fields: fields.update(counts="AAAA"),
+        lambda fields: fields.update(counts=3),
+    ],
+)
+def test_damaged_fields_are_format_errors(damage: Callable[[dict], object]) -> None:
+    """Whatever is wrong with a stored table, the error says that the file is damaged."""
+    fields = family_counts(np.zeros((1, 2), dtype=np.uint8), [2]).to_dict()
+    damage(fields)
+    with pytest.raises(FormatError, match="damaged"):
+        FamilyCounts.from_dict(fields)

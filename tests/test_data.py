@@ -1,0 +1,176 @@
+"""Encoded rows with their clusters."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnpipe.data import Dataset, order_labels
+from bnpipe.errors import DataError, SchemaError
+from bnpipe.schema import MISSING, Schema, Variable, bin_labels
+
+SCHEMA = Schema((Variable("rain", ("no", "yes")), Variable("wind", bin_labels((5.0,)), edges=(5.0,))))
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """Four rows of two days, with a null, an unseen state and a column that is no variable."""
+    return pd.DataFrame(
+        {
+            "wind": [1.0, 5.0, np.nan, 7.0],
+            "rain": ["no", "yes", "hail", None],
+            "day": ["2013-01-02", "2013-01-01", "2013-01-02", "2013-01-02"],
+            "note": ["a", "b", "c", "d"],
+        }
+    )
+
+
+def test_from_pandas_encodes_by_schema(frame: pd.DataFrame) -> None:
+    """Columns are found by name; codes, clusters and unseen cells are as in the frame."""
+    data = Dataset.from_pandas(frame, SCHEMA, clusters="day")
+    assert data.codes.tolist() == [[0, 1, MISSING, MISSING], [0, 1, MISSING, 1]]
+    assert data.cluster_labels == ("2013-01-01", "2013-01-02")
+    assert data.clusters is not None
+    assert data.clusters.tolist() == [1, 0, 1, 1]
+    assert data.unseen_counts == {"rain": 1, "wind": 0}
+    assert data.complete.tolist() == [True, True, False, False]
+    assert (data.rows, len(data), data.cluster_count) == (4, 4, 2)
+    assert data.column("wind").tolist() == [0, 1, MISSING, 1]
+
+
+def test_a_column_that_is_absent_is_all_missing(frame: pd.DataFrame) -> None:
+    """A request without a column is a request where it was not observed."""
+    data = Dataset.from_pandas(frame[["rain"]], SCHEMA)
+    assert (data.column("wind") == MISSING).all()
+    assert data.unseen_counts["wind"] == 0
+
+
+def test_schema_is_inferred_without_the_cluster_column() -> None:
+    """The cluster column is no variable; labels given as an array leave all columns variables."""
+    frame = pd.DataFrame({"a": ["x", "y"], "day": [1, 2]})
+    assert Dataset.from_pandas(frame, clusters="day").schema.names == ("a",)
+    assert Dataset.from_pandas(frame, clusters=["p", "q"]).schema.names == ("a", "day")
+    assert Dataset.from_pandas(frame).clusters is None
+    assert Dataset.from_pandas(frame).cluster_count == 0
+
+
+def test_cluster_labels_sort_as_a_person_would() -> None:
+    """Whole numbers by value, dates in time; a date and its midnight are one cluster."""
+    assert order_labels(["10", "9", "-1"]) == ("-1", "9", "10")
+    assert order_labels(["b", "10", "9"]) == ("10", "9", "b")
+    frame = pd.DataFrame({"a": ["x", "x"]})
+    dates = [datetime.date(2013, 1, 2), datetime.date(2013, 1, 1)]
+    by_date = Dataset.from_pandas(frame, clusters=dates)
+    by_time = Dataset.from_pandas(frame, clusters=pd.to_datetime(dates))
+    assert by_date.cluster_labels == by_time.cluster_labels == ("2013-01-01", "2013-01-02")
+
+
+@pytest.mark.parametrize(
+    ("clusters", "message"),
+    [("hour", "no cluster column 'hour'; there are wind, rain"), (["a"], "4 rows need"), ([None] * 4, "4 of 4 rows")],
+)
+def test_clusters_that_do_not_fit_are_data_errors(frame: pd.DataFrame, clusters: object, message: str) -> None:
+    """Absent, too few and null labels are told apart."""
+    with pytest.raises(DataError, match=message):
+        Dataset.from_pandas(frame, SCHEMA, clusters=clusters)
+
+
+def test_columns_of_the_same_name_are_refused() -> None:
+    """Which of the two is meant can't be known."""
+    with pytest.raises(SchemaError, match="given twice: a"):
+        Dataset.from_pandas(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"codes": np.zeros((1, 3), dtype=np.uint8)}, "shape"),
+        ({"codes": np.zeros((2, 3), dtype=np.int64)}, "uint8"),
+        ({"codes": np.full((2, 3), 2, dtype=np.uint8)}, "rain: a code is no state"),
+        ({"clusters": np.array([0, 0, 1]), "cluster_labels": ("a",)}, "outside the 1 labels"),
+        ({"clusters": np.array([0, 0]), "cluster_labels": ("a",)}, "shape"),
+        ({"cluster_labels": ("a",)}, "without the clusters"),
+        ({"unseen": np.zeros((1, 3), dtype=bool)}, "unseen"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(fields: dict, message: str) -> None:
+    """A Dataset that exists is consistent."""
+    with pytest.raises(DataError, match=message):
+        Dataset(**{"schema": SCHEMA, "codes": np.zeros((2, 3), dtype=np.uint8), **fields})
+
+
+def test_arrays_can_not_be_written_also_after_pickling_or_copying(frame: pd.DataFrame) -> None:
+    """Frozen means frozen; the caller's own array stays writable."""
+    codes = np.zeros((2, 3), dtype=np.uint8)
+    data = Dataset(SCHEMA, codes, np.zeros(3, dtype=np.int32), ("a",))
+    for held in (data, pickle.loads(pickle.dumps(data)), copy.deepcopy(data)):
+        with pytest.raises(ValueError, match="read-only"):
+            held.codes[0, 0] = 1
+        assert held.clusters is not None
+        assert not held.clusters.flags.writeable
+        assert held.codes.flags.c_contiguous
+    codes[0, 0] = 1
+    with pytest.raises(AttributeError):
+        data.codes = codes  # type: ignore[misc]
+
+
+def test_select_and_project_keep_what_belongs_together(frame: pd.DataFrame) -> None:
+    """Rows keep their cluster and unseen marks; all labels stay."""
+    data = Dataset.from_pandas(frame, SCHEMA, clusters="day")
+    for rows in (np.array([True, False, True, False]), np.array([0, 2])):
+        part = data.select(rows)
+        assert part.codes.tolist() == [[0, MISSING], [0, MISSING]]
+        assert part.clusters is not None
+        assert part.clusters.tolist() == [1, 1]
+        assert part.cluster_labels == data.cluster_labels
+        assert part.unseen_counts == {"rain": 1, "wind": 0}
+    turned = data.project(["wind", "rain"])
+    assert turned.schema.names == ("wind", "rain")
+    assert turned.codes.tolist() == data.codes[::-1].tolist()
+    assert turned.unseen_counts == {"wind": 0, "rain": 1}
+
+
+def test_concat_joins_clusters_of_the_same_label(frame: pd.DataFrame) -> None:
+    """Chunks of one day become one cluster again."""
+    data = Dataset.from_pandas(frame, SCHEMA, clusters="day")
+    parts = [Dataset.from_pandas(frame.iloc[i : i + 1], SCHEMA, clusters="day") for i in range(4)]
+    joined = Dataset.concat(parts)
+    assert np.array_equal(joined.codes, data.codes)
+    assert np.array_equal(joined.clusters, data.clusters)
+    assert joined.cluster_labels == data.cluster_labels
+    assert joined.unseen_counts == data.unseen_counts
+
+
+def test_concat_refuses_what_does_not_belong_together(frame: pd.DataFrame) -> None:
+    """Nothing, another schema, or clusters in some only."""
+    data = Dataset.from_pandas(frame, SCHEMA)
+    with pytest.raises(DataError, match="nothing"):
+        Dataset.concat([])
+    with pytest.raises(DataError, match="different schemas"):
+        Dataset.concat([data, data.project(["rain"])])
+    with pytest.raises(DataError, match="some have none"):
+        Dataset.concat([data, Dataset.from_pandas(frame, SCHEMA, clusters="day")])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["no", "yes", None]), st.sampled_from([0.0, 5.0, None])), max_size=20))
+def test_to_pandas_reads_back_to_the_same_codes(rows: list[tuple[object, object]]) -> None:
+    """Categoricals out, the same codes in, also of binned variables."""
+    frame = pd.DataFrame(rows, columns=["rain", "wind"])
+    data = Dataset.from_pandas(frame, SCHEMA)
+    assert np.array_equal(Dataset.from_pandas(data.to_pandas(), SCHEMA).codes, data.codes)
+    if rows:
+        assert data.to_pandas()["wind"].cat.categories.tolist() == ["<5", ">=5"]
+
+
+def test_an_empty_frame_is_a_dataset_without_rows() -> None:
+    """No rows is no crash."""
+    data = Dataset.from_pandas(pd.DataFrame({"rain": []}), SCHEMA)
+    assert data.rows == 0
+    assert data.complete.shape == (0,)
