@@ -21,6 +21,8 @@ _PLAIN_TAGS: Final = frozenset(
     _TAG + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "seq", "map")
 )
 _MAX_NODES: Final = 200_000
+_MAX_DEPTH: Final = 40
+_MANY: Final = 2_000
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -75,13 +77,12 @@ def read(text: str, *, verbatim: Callable[[Path], bool], typed: Callable[[Path],
         Not YAML; its text has the column.
     """
     try:
+        _check_depth(text)
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         raise _located(error, text) from error
     except yaml.reader.ReaderError as error:
         raise YamlError(f"the character {error.character!r} is not allowed in YAML") from error
-    except RecursionError as error:
-        raise YamlError("nested too deeply") from error
     if node is None:
         return Document(None, {})
     builder = _Builder(verbatim, typed)
@@ -92,6 +93,17 @@ def show(path: Path) -> str:
     """Write a path as people do: ``structure.required[0]``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what would overflow libyaml's stack; only texts with that many brackets or columns can."""
+    if text.count("[") + text.count("{") < _MANY and max(map(len, text.splitlines()), default=0) < _MANY:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MANY:
+            raise YamlError("nested too deeply for a spec", line=0)
 
 
 def _located(error: yaml.MarkedYAMLError, text: str) -> YamlError:
@@ -122,6 +134,8 @@ class _Builder:
         self.built += 1
         if self.built > _MAX_NODES or id(node) in self.above:
             raise YamlError("aliases (*name) repeat without end", line=self.lines[path])
+        if len(path) > _MAX_DEPTH:
+            raise YamlError("nested too deeply for a spec", line=self.lines[path])
         if node.tag not in _PLAIN_TAGS:
             self._complain(path, f"the tag {node.tag.replace(_TAG, '!!')} has no meaning here; remove it")
         if isinstance(node, yaml.ScalarNode):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import random
 import textwrap
 
 import pytest
+import yaml
 from claims_spec import GOOD
 
 from bnpipe.config import load_spec
@@ -154,3 +157,48 @@ def test_files_that_are_not_there_or_no_text(tmp_path, write):
 def test_a_byte_order_mark_is_no_mistake(write):
     """Editors on Windows write one."""
     assert load_spec(write("\ufeff" + GOOD)).name == "claims"
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 300 + "]" * 300, "[" * 900_000, "- " * 300_000])
+def test_a_bottomless_file_is_refused(mistakes, text):
+    """It would overflow the stack of the parser, and take the dag processor with it."""
+    (mistake,) = mistakes(text)
+    assert "nested too deeply for a spec" in mistake
+
+
+def test_no_value_in_any_place_breaks_the_checks(mistakes, write):
+    """Two hundred values where they do not belong, drawn with a seed: problems or a spec, never another error."""
+    draw = random.Random(4)
+    extra = """
+        structure: {tiers: [[hour], [size]], required: [[hour, size]], forbidden: [[size, hour]]}
+        validation: {expectations: [{type: expect_column_to_exist, kwargs: {column: hour}}]}
+        parameters: {estimator: mle}
+        gates: {min_rows: 1}
+        """
+    whole = yaml.safe_load(GOOD + textwrap.dedent(extra))
+    values = [
+        None,
+        "x",
+        "-1",
+        [],
+        {},
+        ["a"],
+        [["a", "b"]],
+        [[["a"]]],
+        {"a": "1"},
+        {"states": ["a"]},
+        [None],
+        {"a": {"b": []}},
+    ]
+    for _ in range(200):
+        spec = copy.deepcopy(whole)
+        place = spec
+        while True:
+            key = draw.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if not isinstance(place[key], dict | list) or not place[key] or draw.random() < 0.3:
+                break
+            place = place[key]
+        place[key] = draw.choice(values)
+        text = yaml.safe_dump(spec, sort_keys=False)
+        if not [mistake for mistake in mistakes(text) if "warning:" not in mistake]:
+            load_spec(write(text))
