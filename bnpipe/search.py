@@ -1,4 +1,4 @@
-"""Hill climbing over directed acyclic graphs: add, delete, reverse; tabu walks; restarts.
+"""Hill climbing over directed acyclic graphs: add, delete, reverse; equivalent graphs; tabu walks; restarts.
 
 ``delta[p, c]`` is what the score gains when p is toggled among the parents of c; a reversal is two toggles. A move
 changes the parents of at most two children, and only their columns of the matrix are computed again, and of those
@@ -7,6 +7,7 @@ only the entries that are legal moves. Family scores are cached by (child, paren
 References
 ----------
 Heckerman, D., Geiger, D. & Chickering, D. M. (1995). Learning Bayesian networks. Machine Learning 20, 197-243.
+Castelo, R. & Kocka, T. (2003). On inclusion-driven learning of Bayesian networks. JMLR 4, 527-574.
 Glover, F. (1989). Tabu search, part I. ORSA Journal on Computing 1, 190-206.
 """
 
@@ -26,6 +27,7 @@ BoolMatrix: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Progress: TypeAlias = Callable[[int, float], None]
 
 _TIE: Final = 1e-9
+_TURNS: Final = 5
 _TOGGLE, _REVERSE = 0, 1
 
 
@@ -83,29 +85,45 @@ class HillClimber:
         self._set(constraints.required, range(nodes))
 
     def search(self, *, tabu: int = 0, restarts: int = 0, seed: int = 0) -> Found:
-        """Climb, walk on with a tabu list, then again from disturbed copies of the best graph."""
-        best = self._ascend(tabu)
-        for restart in range(restarts):
+        """Climb, walk on with a tabu list if asked, then again from disturbed copies of the best graph."""
+        best = self._ascend(tabu, np.random.default_rng((seed, 0)))
+        for restart in range(1, restarts + 1):
+            rng = np.random.default_rng((seed, restart))
             self._restore(best)
-            self._disturb(np.random.default_rng((seed, restart)))
-            found = self._ascend(tabu)
-            if found.score > best.score + self._slack(best.score):
-                best = found
+            self._disturb(rng)
+            best = self._better(best, self._ascend(tabu, rng))
         return best
 
-    def _ascend(self, tabu: int) -> Found:
+    def _ascend(self, tabu: int, rng: np.random.Generator) -> Found:
+        """Climb; from an optimum on through equivalent graphs, `_TURNS` times in vain; then downhill if asked."""
+        best = self._climb()
+        patience = _TURNS
+        while patience:
+            self._restore(best)
+            self._turn(rng)
+            found = self._better(best, self._climb())
+            best, patience = (best, patience - 1) if found is best else (found, _TURNS)
+        if tabu:
+            self._restore(best)
+            best = self._walk(best, tabu)
+        return best
+
+    def _climb(self) -> Found:
         while self._step():
             pass
-        best = self._found()
-        recent = deque([self._hash()], maxlen=max(tabu, 1))
+        return self._found()
+
+    def _walk(self, best: Found, tabu: int) -> Found:
+        recent = deque([self._hash()], maxlen=tabu)
         patience = tabu
         while patience and self._step(downhill=True, visited=recent):
             recent.append(self._hash())
-            patience -= 1
-            found = self._found()
-            if found.score > best.score + self._slack(best.score):
-                best, patience = found, tabu
+            found = self._better(best, self._found())
+            best, patience = (best, patience - 1) if found is best else (found, tabu)
         return best
+
+    def _better(self, best: Found, found: Found) -> Found:
+        return found if found.score > best.score + self._slack(best.score) else best
 
     def _found(self) -> Found:
         prior = self.score.prior(len(self._local), int(self._parents.sum()))
@@ -225,6 +243,27 @@ class HillClimber:
                 return
             move = np.unravel_index(int(rng.choice(choices)), (2, *self._parents.shape))
             self._move(*(int(i) for i in move))
+
+    def _turn(self, rng: np.random.Generator) -> None:
+        """Reverse random covered arcs, as often as there are arcs, where that does not change the score.
+
+        An optimum may be one only as it is drawn: Markov equivalent graphs have other neighbours (Castelo & Kocka).
+        """
+        for _ in range(int(self._parents.sum())):
+            arcs = np.argwhere(self._legal()[1])
+            covered = [
+                (parent, child)
+                for parent, child in arcs.tolist()
+                if (self._parents[:, parent] != self._parents[:, child]).sum() == 1
+            ]
+            if not covered:
+                return
+            parent, child = covered[int(rng.integers(len(covered)))]
+            above = frozenset(np.flatnonzero(self._parents[:, parent]).tolist())
+            turned = self._family(parent, above | {child}) + self._family(child, above)
+            drawn = float(self._local[parent] + self._local[child])
+            if abs(turned - drawn) <= _TIE * max(1.0, abs(drawn)):
+                self._move(_REVERSE, parent, child)
 
     def _hash(self) -> np.uint64:
         return np.uint64(np.bitwise_xor.reduce(self._keys[self._parents], initial=np.uint64(0)))

@@ -61,7 +61,7 @@ class LearnedStructure:
         Of the graph, nats.
     score_name : str
     moves : int
-        Arcs added, deleted and reversed on the way, detours included.
+        Arcs added, deleted and reversed on the way, detours included; not those turned or disturbed at random.
     seconds : float
         Wall-clock time.
     rows : int
@@ -115,7 +115,8 @@ def learn_structure(  # noqa: PLR0917
 ) -> LearnedStructure:
     """Learn a graph by hill climbing: the best of adding, deleting or reversing an arc until nothing helps.
 
-    The result depends on the rows, the options and the names of the variables only: neither on the order of rows or
+    Which of equivalent graphs the climb happens to draw decides where it ends, so from an optimum it goes on through
+    equivalent graphs, turning arcs at random, until that has helped no more for a few times. The result depends on the rows, the options and the names of the variables only: neither on the order of rows or
     columns nor on `threads`.
 
     Parameters
@@ -129,11 +130,11 @@ def learn_structure(  # noqa: PLR0917
         Required and forbidden arcs, tiers.
     tabu : int
         Walk on from an optimum, downhill if need be, never back to one of the last `tabu` graphs, and end after
-        `tabu` moves without a better graph. 0 stops at the first optimum.
+        `tabu` moves without a better graph. 0: no step goes down.
     restarts : int
         How often to disturb the best graph at random and climb again.
     seed : int
-        Of the disturbances.
+        Of the turns and disturbances.
     threads : int or None
         For the counting. The numpy kernels run in one thread whatever is given here.
     progress : callable or None
