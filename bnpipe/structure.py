@@ -116,8 +116,9 @@ def learn_structure(  # noqa: PLR0917
     """Learn a graph by hill climbing: the best of adding, deleting or reversing an arc until nothing helps.
 
     Which of equivalent graphs the climb happens to draw decides where it ends, so from an optimum it goes on through
-    equivalent graphs, turning arcs at random, until that has helped no more for a few times. The result depends on the rows, the options and the names of the variables only: neither on the order of rows or
-    columns nor on `threads`.
+    equivalent graphs, turning arcs at random, until that has helped no more for a few times. The result depends on
+    the rows, the options and the names of the variables only: neither on the order of rows or columns nor on
+    `threads`.
 
     Parameters
     ----------
