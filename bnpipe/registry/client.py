@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -113,11 +114,10 @@ class Connection:
         """Turn whatever MLflow raises into an error of :mod:`bnpipe.errors`."""
         from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
-        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             yield
-        except (MlflowException, RequestException, SQLAlchemyError) as error:
+        except (MlflowException, RequestException, *_database_errors("SQLAlchemyError")) as error:
             self._raise(error)
         except OSError as error:
             raise RegistryError(f"artifacts of MLflow at {self.shown}: {brief(error)}") from error
@@ -228,9 +228,11 @@ def without_password(text: str) -> str:
 def _is_silence(error: Exception) -> bool:
     """Whether MLflow, or the database behind it, did not answer; else it answered no."""
     from requests.exceptions import HTTPError, InvalidSchema, InvalidURL, MissingSchema, RequestException
-    from sqlalchemy.exc import DBAPIError, OperationalError
-    from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+    silent: tuple[type[Exception], ...] = (
+        RequestException,
+        *_database_errors("OperationalError", "InterfaceError", "TimeoutError"),
+    )
     if getattr(error, "error_code", "") == BUSY:
         return True
     for cause in (error, error.__cause__, error.__context__):
@@ -238,8 +240,12 @@ def _is_silence(error: Exception) -> bool:
             return False
         if isinstance(cause, HTTPError) and cause.response is not None:
             return int(cause.response.status_code) >= 500
-        if isinstance(cause, RequestException | OperationalError | PoolTimeout):
-            return True
-        if isinstance(cause, DBAPIError) and cause.connection_invalidated:
+        if isinstance(cause, silent):
             return True
     return False
+
+
+def _database_errors(*names: str) -> tuple[type[Exception], ...]:
+    """Give SQLAlchemy's errors, if MLflow has loaded it: with a server behind HTTP it need not be installed."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    return tuple(getattr(errors, name) for name in names) if errors is not None else ()

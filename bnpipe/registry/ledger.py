@@ -325,12 +325,10 @@ class Ledger:
         try:
             self.connection.call("log_param", run_id, key, value)
         except RegistryError as error:
-            if code(error) != INVALID:
-                raise
-        standing = self.params(run_id).get(key)
-        if standing is None:
-            raise RegistryError(f"MLflow did not keep param {key!r} of ledger run {run_id}")
-        return standing
+            if code(error) == INVALID and (standing := self.params(run_id).get(key)) is not None:
+                return standing
+            raise
+        return self.params(run_id)[key]
 
     def params(self, run_id: str) -> Mapping[str, str]:
         """Read a ledger run's params; a run that someone deleted is brought back."""

@@ -13,7 +13,6 @@ import pandas as pd
 from mlflow.models import set_model  # noqa: TID253
 
 import bnpipe
-from bnpipe.errors import EvidenceError
 
 
 class NetworkModel(mlflow.pyfunc.PythonModel):
@@ -45,11 +44,13 @@ class NetworkModel(mlflow.pyfunc.PythonModel):
         DataFrame
             For each target ``T``: its most probable state ``T`` and probabilities ``T=state``; ``impossible`` where
             the evidence has probability zero (probabilities are NaN); ``unseen``: number of unknown states.
+
+        Raises
+        ------
+        SchemaError
+            Cells are lists or mappings.
         """
-        try:
-            data = bnpipe.Dataset.from_pandas(model_input, schema=self.network.schema)
-        except TypeError as error:
-            raise EvidenceError(f"cells must be single values, not lists or mappings: {error}") from error
+        data = bnpipe.Dataset.from_pandas(model_input, schema=self.network.schema)
         posterior = self.engine.posterior(data, targets=self.targets)
         columns: dict[str, Any] = {}
         for target in self.targets:

@@ -38,8 +38,8 @@ class Runs:
         """Start the MLflow run of `key`, or go on with it: a retry gets the run of the first attempt.
 
         Tags are written again. Params are write-once in MLflow: the first attempt's stay, a difference is logged.
-        Two *simultaneous* starts with one key agree on the older run, unless MLflow's database shows them to each other
-        only after both have looked.
+        Of two *simultaneous* starts with one key, which only a zombie and its retry can be, the later deletes its run;
+        should MLflow's database show both too late, two runs remain and the older one is found from then on.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class Runs:
 
     def log_file(self, run_id: str, local: str | Path, path: str) -> None:
         """Store a local file as artifact `path` of a run; a `path` that ends in ``/`` is a folder."""
-        local = Path(local)
+        local = _existing(Path(local))
         name = PurePosixPath(path).name
         if path.endswith("/") or local.name == name:
             self._upload(run_id, local, path + local.name if path.endswith("/") else path)
@@ -190,12 +190,16 @@ class Runs:
             self.connection.call("log_batch", run_id, params=batch)
 
     def _upload(self, run_id: str, local: Path, path: str) -> None:
-        if not local.is_file():
-            raise RegistryError(f"can't log {local.name!r} to MLflow: no such file")
         self.connection.call("get_run", run_id)  # a dead server is noticed here, before the patient part
         with self.connection.patient():
             folder = str(PurePosixPath(path).parent)
             self.connection.call("log_artifact", run_id, str(local), None if folder == "." else folder)
+
+
+def _existing(local: Path) -> Path:
+    if not local.is_file():
+        raise RegistryError(f"can't log {local.name!r} to MLflow: no such file")
+    return local
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 import time
 import uuid
@@ -108,6 +109,8 @@ class Versions:
         RegistryUnavailable
             MLflow did not answer; the same call may succeed later.
         """
+        if not re.fullmatch(r"[\w.-]{1,200}", training_key, flags=re.ASCII):
+            raise RegistryError(f"a training key is made of letters, digits, '_', '-' and '.': {training_key[:60]!r}")
         if strangers := [target for target in targets if target not in network.nodes]:
             raise NetworkError(f"targets that are no variables of {model!r}: {shorten(strangers)}")
         if (version := self.find(model, training_key)) is not None:

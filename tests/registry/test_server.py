@@ -1,0 +1,191 @@
+"""The registry against a real MLflow server with proxied artifacts, as in production."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from registry_bench import make_network, make_rows
+
+from bnpipe.errors import RegistryError, RegistryUnavailable
+from bnpipe.registry import Registry, client
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(migrated_mlflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An MLflow server of this module's own; its whole process group ends with it."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(migrated_mlflow_db, folder / "mlflow.db")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        f"{folder}/artifacts",
+    ]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    log = (folder / "server.log").open("w")
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        log.close()
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the server answers."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended; see server.log"
+        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
+            return
+        time.sleep(0.2)
+    raise AssertionError("no MLflow server within 90 s")
+
+
+def test_a_training_through_the_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run, artifacts, version, promotion, a move by hand, load and predict: all over HTTP, no file strays."""
+    monkeypatch.chdir(tmp_path)
+    registry, network = Registry(server), make_network()
+    run_id = registry.start_run(model="flights", key="night's 1", tags={"a": "b"}, params={"score": "bic"})
+    assert registry.start_run(model="flights", key="night's 1") == run_id
+    registry.log_text(run_id, "größer", "verdicts/all.json")
+    assert registry.read_text(run_id, "verdicts/all.json") == "größer"
+    with pytest.raises(RegistryError):
+        registry.read_text(run_id, "nothing.txt")
+    registry.log_snapshot(run_id, "flights", "file:///snapshots/ab.parquet", "ab" * 32)
+    registry.log_metrics(run_id, {"log_loss": 0.5})
+
+    options = {"model": "flights", "network": network, "targets": ["late"], "run_id": run_id}
+    version = registry.register(
+        **options, training_key="k1", tags={"bnpipe.verdict": "pass"}, input_example=make_rows(2)
+    )
+    assert registry.register(**options, training_key="k1") == version
+    assert registry.register(**options, training_key="k2").number == 2
+    assert registry.load_network(version).content_hash == network.content_hash
+
+    registry.promote("flights", 1, actor="eve", reason="first", evidence=registry.run_url(run_id), expected=None)
+    registry.connection.client.set_registered_model_alias("flights", "champion", "2")
+    assert [(entry.source, entry.to) for entry in registry.reconcile("flights").by_hand] == [(1, 2)]
+    registry.promote("flights", 1, actor="eve", reason="back", kind="rollback", expected=2)
+    assert [entry.to for entry in registry.history("flights")] == [1, 2, 1]
+    assert registry.run_url(run_id).startswith(f"{server}/#/experiments/")
+    with urllib.request.urlopen(registry.run_url(run_id), timeout=5) as page:
+        assert page.status == 200
+    registry.finish_run(run_id, "FINISHED")
+
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)
+    try:
+        answer = mlflow.pyfunc.load_model("models:/flights@champion").predict(pd.DataFrame({"wind": [3]}))
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert len(answer) == 1
+    assert not list(tmp_path.iterdir())
+
+
+class Wire:
+    """A TCP wire to the server which can be slow to bring the answer to an upload, and can be cut."""
+
+    def __init__(self, port: int, upload_delay: float = 0.0) -> None:
+        self.target, self.upload_delay = ("127.0.0.1", port), upload_delay
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.ends: list[socket.socket] = [self.listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections; later ones are refused."""
+        for end in self.ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(self.target)
+                self.ends += [near, far]
+                uploading = threading.Event()
+                threading.Thread(target=self._carry, args=(near, far, uploading, 0.0), daemon=True).start()
+                threading.Thread(
+                    target=self._carry, args=(far, near, uploading, self.upload_delay), daemon=True
+                ).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, to: socket.socket, uploading: threading.Event, delay: float) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if data.startswith(b"PUT "):
+                    uploading.set()
+                elif delay and uploading.is_set():
+                    time.sleep(delay)
+                    uploading.clear()
+                to.sendall(data)
+
+
+def test_an_upload_that_is_answered_late(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store behind the server takes its time: longer than the timeout for questions is not too long."""
+    monkeypatch.setitem(client.DEFAULTS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # type: ignore[index]
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "large.bin").write_bytes(os.urandom(8_000_000))
+    wire = Wire(int(server.rsplit(":", 1)[1]), upload_delay=2.0)
+    try:
+        registry = Registry(wire.url)
+        run_id = registry.start_run(model="flights", key="large")
+        registry.log_file(run_id, tmp_path / "large.bin", "files/")
+        (found,) = registry.connection.client.list_artifacts(run_id, "files")
+        assert found.file_size == 8_000_000
+        with pytest.raises(RegistryUnavailable):  # what would happen without patience
+            registry.connection.call("log_artifact", run_id, str(tmp_path / "large.bin"))
+    finally:
+        wire.cut()
+
+
+def test_the_server_goes_away_in_the_middle(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retryable error; afterwards nothing is half-registered, and the same calls go through."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    wire = Wire(int(server.rsplit(":", 1)[1]))
+    away = Registry(wire.url, checkpoint=lambda stage: wire.cut() if stage == "claimed version" else None)
+    run_id = away.start_run(model="departures", key="k")
+    options = {"model": "departures", "network": make_network(), "targets": ["late"], "training_key": "k"}
+    with pytest.raises(RegistryUnavailable, match="did not answer"):
+        away.register(**options, run_id=run_id)
+    registry = Registry(server)
+    assert registry.versions("departures") == ()
+    assert registry.register(**options, run_id=run_id).number == 1
+    assert len(registry.versions("departures")) == 1
