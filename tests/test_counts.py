@@ -171,7 +171,7 @@ def test_to_dict_and_pickle_keep_every_cell(family: tuple[int, int, list[int], i
     seed, rows, cardinalities, clusters = family
     codes, members = random_family(seed, rows, cardinalities, clusters)
     counts = family_counts(codes, cardinalities, members, clusters)
-    for again in (FamilyCounts.from_dict(counts.to_dict()), pickle.loads(pickle.dumps(counts))):
+    for again in (FamilyCounts.from_dict(counts.to_dict()), pickle.loads(pickle.dumps(counts))):  # noqa: S301
         assert again.shape == counts.shape
         assert np.array_equal(again.cells, counts.cells)
         assert np.array_equal(again.counts, counts.counts)

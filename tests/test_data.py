@@ -110,7 +110,7 @@ def test_arrays_can_not_be_written_also_after_pickling_or_copying(frame: pd.Data
     """Frozen means frozen; the caller's own array stays writable."""
     codes = np.zeros((2, 3), dtype=np.uint8)
     data = Dataset(SCHEMA, codes, np.zeros(3, dtype=np.int32), ("a",))
-    for held in (data, pickle.loads(pickle.dumps(data)), copy.deepcopy(data)):
+    for held in (data, pickle.loads(pickle.dumps(data)), copy.deepcopy(data)):  # noqa: S301
         with pytest.raises(ValueError, match="read-only"):
             held.codes[0, 0] = 1
         assert held.clusters is not None

@@ -32,16 +32,17 @@ def sample(seed: int = 0, rows: int = 400, days: range = range(4), missing: floa
 
 def pgmpy_cpds(data: Dataset, equivalent_sample_size: float) -> dict[str, np.ndarray]:
     """What pgmpy estimates on the same rows, the child's states last."""
-    from pgmpy.estimators import BayesianEstimator, MaximumLikelihoodEstimator
     from pgmpy.models import DiscreteBayesianNetwork
+    from pgmpy.parameter_estimator import DiscreteBayesianEstimator, DiscreteMLE
 
     model = DiscreteBayesianNetwork([(parent, node) for node, parents in GRAPH.items() for parent in parents])
     states = {variable.name: list(variable.states) for variable in data.schema}
     if equivalent_sample_size:
         options = {"prior_type": "BDeu", "equivalent_sample_size": equivalent_sample_size}
-        estimated = BayesianEstimator(model, data.to_pandas(), state_names=states).get_parameters(**options)
+        estimator = DiscreteBayesianEstimator(state_names=states, **options)
     else:
-        estimated = MaximumLikelihoodEstimator(model, data.to_pandas(), state_names=states).get_parameters()
+        estimator = DiscreteMLE(state_names=states)
+    estimated = estimator.fit(model, data.to_pandas()).parameters_
     tables = {}
     for cpd in estimated:
         axes = [cpd.variables.index(name) for name in (*GRAPH[cpd.variable], cpd.variable)]
