@@ -4,6 +4,6 @@ set -eu
 username=$1
 email=$2
 airflow db migrate
-airflow users create --role Admin --username "$username" --email "$email" --firstname Airflow --lastname Administrator \
-    --password "$AIRFLOW_ADMIN_PASSWORD"
+airflow users create --role=Admin --username="$username" --email="$email" --firstname=Airflow --lastname=Administrator \
+    --password="$AIRFLOW_ADMIN_PASSWORD"
 airflow dags reserialize

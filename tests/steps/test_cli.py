@@ -8,8 +8,6 @@ import pytest
 
 from bnpipe.cli import main
 
-pytest_plugins = ["tests.steps.conftest"]
-
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
     code = main(arguments)

@@ -1,0 +1,162 @@
+"""docker-compose.yaml does what it says: without Docker, from that very file, against the local Postgres."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg2
+import pytest
+import requests
+from compose_stack import Stack, process_environment, read, read_env_file
+
+from bnpipe.demo.airflow_client import AirflowClient
+from bnpipe.demo.processes import PlatformError, free_port
+from bnpipe.demo.secrets import write_env
+
+ROOT = Path(__file__).resolve().parents[2]
+POSTGRES = os.environ.get("BNPIPE_TEST_POSTGRES", "")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A running stack and the variables that it was started with."""
+
+    variables: dict[str, str]
+    stack: Stack
+
+    @property
+    def airflow(self) -> str:
+        """Airflow's address."""
+        return f"http://127.0.0.1:{self.variables['AIRFLOW_PORT']}"
+
+    @property
+    def mlflow(self) -> str:
+        """MLflow's address."""
+        return f"http://127.0.0.1:{self.variables['MLFLOW_PORT']}"
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Iterator[Path]:
+    """An env-file as `bnpipe env` writes it, plus addresses of this machine; its databases are dropped at the end."""
+    if not POSTGRES:
+        message = "set BNPIPE_TEST_POSTGRES=postgresql://postgres@127.0.0.1:5432/postgres (a superuser) to run this"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    path = tmp_path / ".env"
+    write_env(path, example=ROOT / ".env.example")
+    server = urlsplit(POSTGRES)
+    name = f"bnpipe_test_{secrets.token_hex(4)}"
+    airflow_port = free_port(0)
+    settings = {
+        "POSTGRES_HOST": server.hostname,
+        "POSTGRES_PORT": server.port or 5432,
+        "POSTGRES_USER": server.username or "postgres",
+        "POSTGRES_PASSWORD": server.password or "unused-by-trust",
+        **{key: f"{name}_{key.lower()}" for key in ("AIRFLOW_DB", "MLFLOW_DB", "MLFLOW_AUTH_DB")},
+        **{key: f"{name}_{key.lower()}" for key in ("AIRFLOW_DB_USER", "MLFLOW_DB_USER")},
+        "LISTEN_ADDRESS": "127.0.0.1",
+        "AIRFLOW_HOST": "127.0.0.1",
+        "AIRFLOW_PORT": airflow_port,
+        "AIRFLOW_PUBLIC_URL": f"http://127.0.0.1:{airflow_port}",
+        "AIRFLOW_API_WORKERS": 1,
+        "MLFLOW_HOST": "127.0.0.1",
+        "MLFLOW_PORT": free_port(0, taken=[airflow_port]),
+        "MLFLOW_WORKERS": 1,
+        "BNPIPE_HOME": tmp_path / "home",
+        "BNPIPE_STATE": tmp_path / "state",
+        "BNPIPE_STORE": tmp_path / "state" / "store",
+    }
+    with path.open("a") as file:
+        file.writelines(f"{key}={value}\n" for key, value in settings.items())
+    yield path
+    _drop(settings)
+
+
+@pytest.fixture
+def deployment(env_file: Path, tmp_path: Path) -> Iterator[Deployment]:
+    """The whole file but its Postgres, up and healthy."""
+    variables = read_env_file(env_file)
+    home = Path(variables["BNPIPE_HOME"])
+    home.mkdir()
+    for folder in ("deploy", "plugins"):
+        (home / folder).symlink_to(ROOT / folder)
+    lay_out(home)
+    stack = Stack(read(ROOT / "docker-compose.yaml", variables), tmp_path / "run", process_environment(tmp_path))
+    try:
+        stack.up(given={"postgres"}, timeout=150)
+        yield Deployment(variables, stack)
+    finally:
+        stack.processes.stop()
+
+
+def lay_out(home: Path) -> None:
+    """X."""
+    (home / "dags").mkdir()
+    (home / "dags" / "tiny_dag.py").write_text('''
+"""A Dag for airflow to find."""
+from airflow.sdk import dag, task
+@dag(schedule=None)
+def tiny():
+    @task
+    def one():
+        return 1
+    one()
+tiny()
+''')
+
+
+@pytest.mark.timeout(300)
+def test_a_retrain_over_rest_promotes_a_version(deployment: Deployment):
+    """Logins hold, nothing listens beyond this machine, and a run started over REST ends with a champion."""
+    variables = deployment.variables
+    _assert_only_local()
+    _assert_logins_hold(deployment)
+    client = AirflowClient(deployment.airflow, "admin", variables["AIRFLOW_ADMIN_PASSWORD"])
+    client.wait_for_dag("tiny", timeout=10)
+    client.unpause("tiny")
+    run = client.trigger("tiny")
+    ended = client.wait("tiny", run, timeout=120, check=deployment.stack.processes.check)
+    assert ended.succeeded, [client.log("tiny", run, task.task) for task in ended.tasks if task.state == "failed"]
+
+
+def _assert_logins_hold(deployment: Deployment) -> None:
+    url = f"{deployment.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+    password = deployment.variables["MLFLOW_ADMIN_PASSWORD"]
+    assert requests.get(url, timeout=10).status_code == 401
+    assert requests.get(url, auth=("admin", "password1234"), timeout=10).status_code == 401
+    assert requests.get(url, auth=("admin", password), timeout=10).ok
+    assert requests.get(url, auth=("admin", password), headers={"Host": "evil.example"}, timeout=10).status_code == 403
+    assert requests.get(f"{deployment.airflow}/api/v2/dags", timeout=10).status_code == 401
+    with pytest.raises(PlatformError, match="401"):
+        AirflowClient(deployment.airflow, "admin", "admin").runs("tiny")
+
+
+def _assert_only_local() -> None:
+    listening = [
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) == {"127.0.0.1"}
+
+
+def _drop(settings: dict[str, object]) -> None:
+    connection = psycopg2.connect(POSTGRES)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            for key in ("AIRFLOW_DB", "MLFLOW_DB", "MLFLOW_AUTH_DB"):
+                cursor.execute(f'DROP DATABASE IF EXISTS "{settings[key]}" WITH (FORCE)')
+            for key in ("AIRFLOW_DB_USER", "MLFLOW_DB_USER"):
+                cursor.execute(f'DROP ROLE IF EXISTS "{settings[key]}"')
+    finally:
+        connection.close()
