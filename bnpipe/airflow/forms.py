@@ -19,70 +19,71 @@ BY_TIMETABLE = ("scheduled", "backfill")
 
 
 def training_form(spec: ModelSpec) -> dict[str, Param]:
-    """Give the params of a training Dag; None means "as in the spec" throughout."""
+    """Give the params of a training Dag; None means "as in the spec" throughout.
+
+    What people choose most stands in the section that the form shows open, the rest under *Learning*.
+    """
     from bnpipe.config.spec import Estimator, Policy, Score
 
+    learning = {"section": "Learning"}
     return {
         "end": Param(
             None,
             type=["null", "string"],
             format="date",
             title="End of the window",
-            section="Rows",
             description=(
                 f"Learn from rows before this midnight in {spec.source.time_zone}. "
                 "Blank: as of the run's date, or the day on which the source ended."
             ),
         ),
-        "relearn_schema": Param(
-            False,
-            type="boolean",
-            title="Learn states and bins anew",
-            section="Rows",
-            description="Otherwise learned bins are those of the champion. New bins can't be compared row by row.",
+        "promotion": _choice(
+            get_args(Policy),
+            spec.promotion.policy,
+            title="What happens if it wins",
+            description="auto: it is promoted. approval: a person is asked here. manual: it is left to MLflow.",
         ),
-        "score": _choice(get_args(Score), spec.structure.score, "Score of the search", "Structure"),
+        "reason": Param(
+            None,
+            type=["null", "string"],
+            maxLength=1000,
+            title="Reason",
+            description="Why you start this run; kept with the MLflow run and the version.",
+        ),
+        "score": _choice(get_args(Score), spec.structure.score, title="Score of the search", **learning),
         "max_parents": Param(
             None,
             type=["null", "integer"],
             minimum=0,
             maximum=30,
             title="Most parents of a node",
-            section="Structure",
             description=f"Blank: as in the spec ({spec.structure.max_parents}).",
+            **learning,
         ),
         "estimator": _choice(
-            get_args(Estimator), spec.parameters.estimator, "Estimator of the parameters", "Parameters"
+            get_args(Estimator), spec.parameters.estimator, title="Estimator of the parameters", **learning
         ),
         "equivalent_sample_size": Param(
             None,
             type=["null", "number"],
             exclusiveMinimum=0,
             title="Equivalent sample size",
-            section="Parameters",
-            description="Weight of the uniform prior in rows; used by the estimator `bayes`. Blank: as in the spec.",
+            description="Rows that the prior of the estimator bayes is worth. Blank: as in the spec.",
+            **learning,
         ),
-        "promotion": _choice(get_args(Policy), spec.promotion.policy, "What happens if it wins", "Promotion"),
-        "reason": Param(
-            None,
-            type=["null", "string"],
-            maxLength=1000,
-            title="Reason",
-            section="Promotion",
-            description="Why you start this run; kept with the MLflow run and the version.",
+        "relearn_schema": Param(
+            False,
+            type="boolean",
+            title="Learn bins anew",
+            description="Otherwise learned bins are the champion's. With other bins it can't be compared row by row.",
+            **learning,
         ),
     }
 
 
-def _choice(allowed: Sequence[str], default: str, title: str, section: str) -> Param:
-    return Param(
-        None,
-        type=["null", "string"],
-        enum=[None, *allowed],
-        values_display={"null": f"as in the spec: {default}"},
-        title=title,
-        section=section,
-    )
+def _choice(allowed: Sequence[str], default: str, **shown: str) -> Param:
+    as_in_the_spec = {"null": f"as in the spec: {default}"}
+    return Param(None, type=["null", "string"], enum=[None, *allowed], values_display=as_in_the_spec, **shown)
 
 
 def overrides_of(params: Mapping[str, Any]) -> Overrides:

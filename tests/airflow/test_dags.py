@@ -51,7 +51,7 @@ def test_training_dag_is_what_the_spec_says(models):
 
 
 def test_forms_are_typed_and_mean_as_in_the_spec_when_left_blank(models):
-    """Every field has a title and a section; defaults validate; a wrong value is refused."""
+    """Every field has a title; defaults validate; a wrong value is refused."""
     from airflow.sdk.exceptions import ParamValidationError
 
     write(models, "alpha")
@@ -60,7 +60,6 @@ def test_forms_are_typed_and_mean_as_in_the_spec_when_left_blank(models):
     for name in params:
         param = params.get_param(name)
         assert param.schema["title"]
-        assert param.schema["section"]
         assert param.value in (None, False)
     assert params.get_param("score").schema["enum"] == [None, "bic", "aic", "bdeu", "bds", "k2", "ll"]
     assert params.get_param("score").schema["values_display"] == {"null": "as in the spec: bic"}
