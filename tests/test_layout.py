@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "bnpipe").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 
 def test_the_top_level_folders_are_there():
@@ -28,6 +29,14 @@ def test_modules_stay_readable(path: Path):
     if text.strip():
         assert ast.get_docstring(ast.parse(text)), "no module docstring"
     assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_says_what_it_shows(path: Path):
+    """A test's docstring is the sentence that its failure refutes."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert [node.name for node in tests if not ast.get_docstring(node)] == []
 
 
 def test_importing_bnpipe_is_light():
