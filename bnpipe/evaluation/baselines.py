@@ -70,6 +70,7 @@ def boosting_probabilities(
     if not evidence or len(np.unique(outcome)) < 2:
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     model = HistGradientBoostingClassifier(
         max_iter=BOOSTING_STEPS,
@@ -80,10 +81,11 @@ def boosting_probabilities(
         early_stopping=False,
         random_state=seed,
     )
-    model.fit(_features(training, evidence)[rows], outcome)
     probabilities = np.zeros((held_out.rows, training.schema[target].cardinality))
-    if held_out.rows:
-        probabilities[:, model.classes_] = model.predict_proba(_features(held_out, evidence))
+    with threadpool_limits(limits=1, user_api="openmp"):  # threads that wait for each other crawl on a busy machine
+        model.fit(_features(training, evidence)[rows], outcome)
+        if held_out.rows:
+            probabilities[:, model.classes_] = model.predict_proba(_features(held_out, evidence))
     part = 1.0 / (len(rows) + 1.0)
     mixed: Floats = (1.0 - part) * probabilities
     mixed += part * marginal_probabilities(training, held_out.rows, target=target)

@@ -220,9 +220,12 @@ def _signed(value: float | None, interval: tuple[float, float] | None) -> str:
 def _score_notes(evaluation: Evaluation) -> Iterator[str]:
     for target in evaluation.targets:
         known = ", ".join(target.evidence) or "nothing"
-        yield f"{target.name} is predicted from {known}; scored on {_count(target.rows)} rows" + (
-            f", {_count(target.missing_rows)} without it left out." if target.missing_rows else "."
-        )
+        counted = f"scored on {_count(target.rows)} rows"
+        if target.missing_rows:
+            counted += f", {_count(target.missing_rows)} without it left out"
+        if target.impossible_rows:
+            counted += f", on {_count(target.impossible_rows)} of them its evidence is impossible under the served CPDs"
+        yield f"{target.name} is predicted from {known}; {counted}."
     if evaluation.impossible_rows or evaluation.unseen_rows or evaluation.other_rows:
         yield (
             f"{_count(evaluation.impossible_rows)} rows are impossible under the served CPDs, "
