@@ -196,13 +196,15 @@ class Engine:
         found = self._propagate(nothing, list(range(len(self.network.nodes))))
         return {node: found[place][:, 0] for place, node in enumerate(self.network.nodes)}
 
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {node: place for place, node in enumerate(self.network.nodes)}
+
     def _number(self, target: str) -> int:
-        try:
-            return self.network.nodes.index(target)
-        except ValueError:
-            raise EvidenceError(
-                f"no target {target!r} in the network; there are {shorten(self.network.nodes)}"
-            ) from None
+        if target not in self._index:
+            known = shorten(self.network.nodes)
+            raise EvidenceError(f"no target {target!r} in the network; there are {known}")
+        return self._index[target]
 
     def _codes(self, evidence: pd.DataFrame | Dataset) -> Codes:
         """Encode evidence, uint8 (variables, rows)."""
@@ -277,7 +279,7 @@ class Engine:
 
     def _family(self, node: str) -> _Family:
         table = np.ascontiguousarray(self.network.cpd(node).table, dtype=np.float64)
-        members = tuple(self.network.nodes.index(name) for name in (*self.network.parents[node], node))
+        members = tuple(self._index[name] for name in (*self.network.parents[node], node))
         with np.errstate(divide="ignore"):
             log_table = np.log(table)
         strides = tuple(stride // table.itemsize for stride in table.strides)
@@ -286,11 +288,7 @@ class Engine:
     @cached_property
     def _home(self) -> tuple[int, ...]:
         """The clique where each variable's evidence enters and its posterior is read."""
-        cardinalities = self.tree.cardinalities
-        return tuple(
-            self.tree.smallest_with([variable] if cardinalities[variable] > 1 else [])
-            for variable in range(len(cardinalities))
-        )
+        return tuple(cliques[0] if cliques else 0 for cliques in self.tree.holding)
 
     @cached_property
     def _potentials(self) -> tuple[Array, ...]:
@@ -298,7 +296,7 @@ class Engine:
         cardinalities = self.tree.cardinalities
         potentials = [np.ones([cardinalities[variable] for variable in clique]) for clique in self.tree.cliques]
         for node in self.network.nodes:
-            members = [self.network.nodes.index(name) for name in (*self.network.parents[node], node)]
+            members = [self._index[name] for name in (*self.network.parents[node], node)]
             open_members = [member for member in members if cardinalities[member] > 1]
             table = np.asarray(self.network.cpd(node).table).reshape([cardinalities[m] for m in open_members])
             clique = self.tree.smallest_with(open_members)

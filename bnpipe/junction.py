@@ -10,8 +10,9 @@ Koller, D. & Friedman, N. (2009). Probabilistic Graphical Models, sections 9.4 a
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -58,13 +59,21 @@ class JunctionTree:
         """The clique with the largest table."""
         return max(range(len(self.cells)), key=self.cells.__getitem__)
 
-    def smallest_with(self, variables: Iterable[int]) -> int:
-        """Give the clique with the smallest table that holds all `variables`."""
-        wanted = set(variables)
-        return min(
-            (clique for clique, members in enumerate(self.cliques) if wanted.issubset(members)),
-            key=self.cells.__getitem__,
-        )
+    @cached_property
+    def holding(self) -> tuple[tuple[int, ...], ...]:
+        """Cliques that hold each variable, smallest table first; none for a variable with a single state."""
+        found: list[list[int]] = [[] for _ in self.cardinalities]
+        for clique in sorted(range(len(self.cliques)), key=self.cells.__getitem__):
+            for variable in self.cliques[clique]:
+                found[variable].append(clique)
+        return tuple(tuple(cliques) for cliques in found)
+
+    def smallest_with(self, variables: Sequence[int]) -> int:
+        """Give the clique with the smallest table that holds all `variables`; the first clique if there are none."""
+        if not variables:
+            return 0
+        members = set(variables)
+        return next(clique for clique in self.holding[variables[0]] if members.issubset(self.cliques[clique]))
 
     def outward(self, root: int) -> list[tuple[int, int]]:
         """List the edges (clique nearer to `root`, clique farther), nearer ones first."""
@@ -129,9 +138,13 @@ def inference_cost(parents: Mapping[str, Sequence[str]], cardinalities: Mapping[
 def _eliminate(joined: dict[int, set[int]], cardinalities: Sequence[int]) -> list[tuple[int, set[int]]]:
     """Eliminate all variables by least fill-in, then smallest table; give each with its neighbours at that time."""
     costs = {variable: _elimination_cost(variable, joined, cardinalities) for variable in joined}
+    queue = sorted(costs.values())
     eliminated = []
-    while joined:
-        variable = min(costs, key=costs.__getitem__)
+    while queue:
+        cost = heapq.heappop(queue)
+        variable = cost[-1]
+        if costs.get(variable) != cost:  # gone, or its cost has changed since
+            continue
         around = joined.pop(variable)
         del costs[variable]
         eliminated.append((variable, around))
@@ -139,9 +152,9 @@ def _eliminate(joined: dict[int, set[int]], cardinalities: Sequence[int]) -> lis
             joined[other] |= around
             joined[other] -= {other, variable}
         # Who has two of `around` as neighbours may have lost a missing pair.
-        touched = around.union(*(joined[other] for other in around)) if costs else around
-        for other in touched:
+        for other in around.union(*(joined[other] for other in around)):
             costs[other] = _elimination_cost(other, joined, cardinalities)
+            heapq.heappush(queue, costs[other])
     return eliminated
 
 
