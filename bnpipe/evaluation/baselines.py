@@ -70,7 +70,7 @@ def boosting_probabilities(
     if not evidence or len(np.unique(outcome)) < 2:
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     model = HistGradientBoostingClassifier(
         max_iter=BOOSTING_STEPS,
