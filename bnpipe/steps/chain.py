@@ -242,7 +242,7 @@ def validate(training: Training) -> Validated:
         )
         if report.critical:
             raise GateFailed(
-                f"{spec.name}: the rows failed validation: {_reasons(report.verdicts)}; "
+                f"{spec.name} failed {_reasons(report.verdicts)}; "
                 "see validation.html in the MLflow run",
                 verdicts=tuple(report.verdicts),
             )
@@ -373,7 +373,7 @@ def evaluate(training: Training) -> Evaluated:
         keep_page(bench, scores, verdicts, decision)
         failed = tuple(verdict for verdict in verdicts if verdict.kind == "absolute" and not verdict.passed)
         if failed:
-            raise GateFailed(f"{spec.name}: held back by its gates: {_reasons(failed)}", verdicts=failed)
+            raise GateFailed(f"{spec.name} failed {_reasons(failed)}", verdicts=failed)
         return Evaluated(
             scores.held_out_nats,
             sum(verdict.passed for verdict in verdicts),
@@ -447,5 +447,5 @@ def _keep_verdicts(bench: Bench, name: str, verdicts: tuple[Verdict, ...]) -> No
 
 
 def _reasons(verdicts: tuple[Verdict, ...]) -> str:
-    failed = [verdict.reason for verdict in verdicts if not verdict.passed]
+    failed = [f"{verdict.gate}: {verdict.reason}" for verdict in verdicts if not verdict.passed]
     return "; ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
