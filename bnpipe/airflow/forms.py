@@ -126,7 +126,7 @@ def moment_of(spec: ModelSpec, run: Any, end: date | None) -> datetime | date:
     last = spec.source.until + timedelta(days=1)
     if end is not None:
         raise DataError(f"end: {end} is too late: {ended}; the latest end is {last}")
-    if str(run.run_type) in BY_TIMETABLE:
+    if run.run_type in BY_TIMETABLE:
         raise AirflowSkipException(f"{ended}; this run's window would end on {spec.window_at(asked).end.date()}")
     return last
 

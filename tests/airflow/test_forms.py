@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import pytest
+from airflow.sdk.api.datamodels._generated import DagRunType
 from shop_bench import SPEC
 
 from bnpipe.airflow.forms import actor_of, moment_of, overrides_of
@@ -20,7 +21,7 @@ LATER = datetime(2026, 3, 5, 9, 30, tzinfo=UTC)
 class DagRun:
     """The fields of a Dag run that matter here, as the task SDK has them."""
 
-    run_type: str = "manual"
+    run_type: DagRunType = DagRunType.MANUAL
     data_interval_end: datetime | None = None
     logical_date: datetime | None = None
     run_after: datetime = LATER
@@ -46,14 +47,14 @@ def ended(tmp_path):
 
 def test_a_scheduled_run_learns_as_of_the_end_of_its_interval(spec):
     """Not as of now: a backfill of February learns February."""
-    assert moment_of(spec, DagRun("scheduled", NIGHT, NIGHT), None) == NIGHT
+    assert moment_of(spec, DagRun(DagRunType.SCHEDULED, NIGHT, NIGHT), None) == NIGHT
 
 
 def test_a_run_by_hand_learns_as_of_the_form_then_its_date_then_its_start(spec):
     """Runs started over REST may have neither interval nor logical date."""
-    assert moment_of(spec, DagRun("manual", NIGHT, NIGHT), date(2026, 2, 1)) == date(2026, 2, 1)
-    assert moment_of(spec, DagRun("manual", None, NIGHT), None) == NIGHT
-    assert moment_of(spec, DagRun("manual"), None) == LATER
+    assert moment_of(spec, DagRun(DagRunType.MANUAL, NIGHT, NIGHT), date(2026, 2, 1)) == date(2026, 2, 1)
+    assert moment_of(spec, DagRun(DagRunType.MANUAL, None, NIGHT), None) == NIGHT
+    assert moment_of(spec, DagRun(DagRunType.MANUAL), None) == LATER
 
 
 def test_an_end_that_has_not_come_yet_is_refused(spec):
@@ -69,7 +70,7 @@ def test_midnight_is_that_of_the_specs_time_zone(spec):
     assert moment_of(spec, DagRun(run_after=late, start_date=late), date(2026, 3, 6)) == date(2026, 3, 6)
 
 
-@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+@pytest.mark.parametrize("run_type", [DagRunType.SCHEDULED, DagRunType.BACKFILL])
 def test_runs_of_the_timetable_skip_when_the_source_has_ended(ended, run_type):
     """The skip says why; the night after the last day still learns it."""
     from airflow.sdk.exceptions import AirflowSkipException
@@ -82,10 +83,10 @@ def test_runs_of_the_timetable_skip_when_the_source_has_ended(ended, run_type):
 
 def test_a_run_by_hand_of_an_ended_source_learns_its_last_days(ended):
     """A blank form is no reason to fail; a date after the end is."""
-    assert moment_of(ended, DagRun("manual"), None) == date(2026, 2, 11)
-    assert moment_of(ended, DagRun("manual"), date(2026, 2, 11)) == date(2026, 2, 11)
+    assert moment_of(ended, DagRun(DagRunType.MANUAL), None) == date(2026, 2, 11)
+    assert moment_of(ended, DagRun(DagRunType.MANUAL), date(2026, 2, 11)) == date(2026, 2, 11)
     with pytest.raises(DataError, match="latest end is 2026-02-11"):
-        moment_of(ended, DagRun("manual"), date(2026, 2, 12))
+        moment_of(ended, DagRun(DagRunType.MANUAL), date(2026, 2, 12))
 
 
 def test_actor_is_the_user_or_the_schedule():
