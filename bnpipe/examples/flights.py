@@ -16,6 +16,10 @@ What the raw files hold that a feed has to decide about:
 - **8 255 flights were cancelled**: they have no departure delay and never will (`outcome` says cancelled). 1 175 left
   but were diverted: they have a departure delay and no arrival delay.
 
+`temperature_anomaly` is against the mean of the same hour at the airport in the two weeks before: a plain temperature
+tells little but the season. `holiday` is within three days of a federal one, `departures_in_hour` from the same
+airport; both are known when the schedule is.
+
 Joining and writing is done by DuckDB and Arrow, in a few seconds.
 """
 
@@ -51,8 +55,13 @@ planes AS (
 weather AS (
     SELECT
         origin, time_hour, temp, humid, wind_gust, visib, precip, pressure,
-        CASE WHEN wind_speed < 200 THEN wind_speed END AS wind
+        CASE WHEN wind_speed < 200 THEN wind_speed END AS wind,
+        temp - avg(temp) OVER two_weeks_before AS temp_anomaly
     FROM read_csv($weather, nullstr = 'NA')
+    WINDOW two_weeks_before AS (
+        PARTITION BY origin, hour ORDER BY time_hour
+        RANGE BETWEEN INTERVAL 14 DAYS PRECEDING AND INTERVAL 12 HOURS PRECEDING
+    )
 ),
 airports AS (
     SELECT faa, CASE
@@ -90,6 +99,7 @@ SELECT
     CAST(CASE WHEN planes.seats >= 50 AND (planes.age <= 40 OR planes.age IS NULL) THEN planes.seats END AS INTEGER)
         AS plane_seats,
     temp AS temperature,
+    round(temp_anomaly, 2) AS temperature_anomaly,
     humid AS humidity,
     wind AS wind_speed,
     CASE WHEN weather.origin IS NOT NULL AND wind IS NOT NULL THEN coalesce(wind_gust, 0) END AS wind_gust,
