@@ -20,7 +20,7 @@ from bnpipe.errors import SpecError, shorten
 if TYPE_CHECKING:
     from bnpipe.knowledge import KnowledgeProblem
 
-Arcs = dict[yaml_lines.Path, tuple[str, str]]
+Arcs = list[tuple[yaml_lines.Path, tuple[str, str]]]
 
 LEARNED_KEYS: Final = ("score", "max_parents", "tabu", "restarts", "required", "forbidden", "bootstraps")
 """Keys of ``structure`` that mean nothing beside a graph drawn by experts."""
@@ -107,7 +107,7 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 def _knowledge(draft: Draft, structure: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
     required, forbidden = (_arcs(structure.get(key), ("structure", key)) for key in ("required", "forbidden"))
     tiers = _tiers(structure)
-    yield from _unknown_names(draft, {**required, **forbidden}, tiers, names)
+    yield from _unknown_names(draft, required + forbidden, tiers, names)
     limit = structure.get("max_parents") or 3
     found = _contradictions(required, forbidden, tiers, names, int(limit) if str(limit).isdigit() else None)
     for problem in found:
@@ -133,12 +133,12 @@ def _graph(draft: Draft, structure: Mapping[str, Any], names: Sequence[str]) -> 
             yield draft.problem(place, f"{error}; the path is relative to this file")
             return
         yield from _bif_names(draft, parents, names)
-        arcs = {(*place, child, parent): (parent, child) for child in parents for parent in parents[child]}
-        yield from _unknown_names(draft, {}, tiers, names)
+        arcs = [(place, (parent, child)) for child in parents for parent in parents[child]]
+        yield from _unknown_names(draft, [], tiers, names)
     else:
         yield from _unknown_names(draft, arcs, tiers, names)
-    for problem in _contradictions(arcs, {}, tiers, names, None):
-        yield draft.problem(_place(problem, arcs, {}), _advice(problem).replace("required arc", "arc"))
+    for problem in _contradictions(arcs, [], tiers, names, None):
+        yield draft.problem(_place(problem, arcs, []), _advice(problem).replace("required arc", "arc"))
 
 
 def _bif_names(draft: Draft, parents: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
@@ -154,7 +154,7 @@ def _bif_names(draft: Draft, parents: Mapping[str, Any], names: Sequence[str]) -
 def _unknown_names(draft: Draft, arcs: Arcs, tiers: Sequence[Sequence[str]], names: Sequence[str]) -> Iterator[Problem]:
     if not names:
         return
-    for path, arc in arcs.items():
+    for path, arc in arcs:
         for name in dict.fromkeys(arc):
             if name not in names:
                 yield draft.problem(path, f"arc {arc[0]} -> {arc[1]}: {_unknown(name, names)}")
@@ -172,7 +172,9 @@ def _contradictions(
     from bnpipe.knowledge import Knowledge
 
     knowledge = Knowledge(
-        required=tuple(required.values()), forbidden=tuple(forbidden.values()), tiers=tuple(map(tuple, tiers))
+        required=tuple(arc for _, arc in required),
+        forbidden=tuple(arc for _, arc in forbidden),
+        tiers=tuple(map(tuple, tiers)),
     )
     found = knowledge.problems(names, max_parents)
     return tuple(problem for problem in found if problem.kind != "unknown variable")
@@ -181,7 +183,7 @@ def _contradictions(
 def _place(problem: KnowledgeProblem, required: Arcs, forbidden: Arcs) -> yaml_lines.Path:
     arcs = forbidden if problem.field == "forbidden" else required
     if problem.arc is not None:
-        return next((path for path, arc in arcs.items() if arc == problem.arc), ("structure",))
+        return next((path for path, arc in arcs if arc == problem.arc), ("structure",))
     return ("structure", problem.field)
 
 
@@ -191,11 +193,18 @@ def _advice(problem: KnowledgeProblem) -> str:
 
 def _arcs(value: Any, path: yaml_lines.Path) -> Arcs:
     arcs = value if isinstance(value, list) else []
-    return {(*path, place): (str(arc[0]), str(arc[1])) for place, arc in enumerate(arcs) if _is_arc(arc)}
+    written = [((*path, place), arc) for place, arc in enumerate(arcs) if isinstance(arc, list) and len(arc) == 2]
+    return [
+        (at, (str(parent), str(child)))
+        for at, (parents, children) in written
+        for parent in _names(parents)
+        for child in _names(children)
+    ]
 
 
-def _is_arc(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(name, str) for name in value)
+def _names(side: Any) -> list[Any]:
+    """Give the variables on one side of an arc: one name, or a list of names."""
+    return [name for name in (side if isinstance(side, list) else [side]) if isinstance(name, str)]
 
 
 def _tiers(structure: Mapping[str, Any]) -> list[list[str]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bnpipe.source import Query, Window
 
 Arc = tuple[VariableName, VariableName]
+ArcGroup = tuple[VariableName | tuple[VariableName, ...], VariableName | tuple[VariableName, ...]]
 Score = Literal["bic", "aic", "bdeu", "bds", "k2", "ll"]
 Estimator = Literal["mle", "bayes"]
 Policy = Literal["auto", "approval", "manual"]
@@ -106,6 +107,20 @@ class GraphSpec(Part):
         return bif
 
 
+def _each_arc(arcs: Any) -> Any:
+    """Write ``[[a, b], c]`` out as ``[a, c], [b, c]``; what is no such list is left for the type to refuse."""
+    if not isinstance(arcs, list | tuple):
+        return arcs
+    written: list[Any] = []
+    for arc in arcs:
+        if not isinstance(arc, list | tuple) or len(arc) != 2 or all(isinstance(side, str) for side in arc):
+            written.append(arc)
+            continue
+        parents, children = (side if isinstance(side, list | tuple) else [side] for side in arc)
+        written += [(parent, child) for parent in parents for child in children]
+    return written
+
+
 class StructureSpec(Part):
     """How the graph is learned, or which graph it is."""
 
@@ -115,7 +130,13 @@ class StructureSpec(Part):
     restarts: int = Field(default=0, ge=0, description="Random restarts.")
     seed: int = Field(default=0, ge=0, description="Seed of the restarts; same seed, same graph.")
     required: tuple[Arc, ...] = Field(default=(), description="Arcs [parent, child] the graph must have.")
-    forbidden: tuple[Arc, ...] = Field(default=(), description="Arcs [parent, child] the graph must not have.")
+    forbidden: Annotated[
+        tuple[Arc, ...], BeforeValidator(_each_arc, json_schema_input_type=tuple[Arc | ArcGroup, ...])
+    ] = Field(
+        default=(),
+        description="Arcs [parent, child] the graph must not have. Either side may be a list: each of it is meant.",
+        examples=[[["late", "hour"], [["weekday", "carrier"], ["wind", "rain"]]]],
+    )
     tiers: tuple[tuple[VariableName, ...], ...] = Field(
         default=(),
         description="Lists of variables in order of time: arcs never point to an earlier list. Variables in none are "
