@@ -70,7 +70,7 @@ class Platform:
         """A client that logs in as the administrator."""
         return AirflowClient(self.airflow_url, self.username, self.password)
 
-    def start(self, progress: Progress = lambda _: None, *, timeout: float = 120) -> Self:
+    def start(self, progress: Progress = lambda _: None, *, timeout: float = 240) -> Self:
         """Start everything and return when all of it answers.
 
         Raises

@@ -35,7 +35,7 @@ tiny()
 '''
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_run_on_the_real_components(tmp_path: Path):
     """It starts in a path with a space, runs a Dag triggered over REST, says what went wrong, leaves no process."""
     home, dags, plugins = tmp_path / "the home", tmp_path / "dags", tmp_path / "plugins"
@@ -55,7 +55,7 @@ def test_a_run_on_the_real_components(tmp_path: Path):
         client.unpause("tiny")
         run = client.trigger("tiny", conf={"factor": 3}, run="by_hand")
         seen: list[TaskState] = []
-        ended = client.wait("tiny", run, timeout=60, progress=seen.append, check=platform.check)
+        ended = client.wait("tiny", run, timeout=120, progress=seen.append, check=platform.check)
         assert run == "by_hand"
         assert ended.succeeded
         assert [(task.task, task.state) for task in ended.tasks] == [("double", "success"), ("add", "success")]
