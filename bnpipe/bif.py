@@ -3,7 +3,8 @@
 BIF has no agreed rules for names. What is written here keeps to letters, digits, ``_``, ``.`` and ``-``, which pgmpy,
 pyAgrum and bnlearn all read; other names are made safe, and the true ones travel in ``property`` lines, together with
 bin edges and the `other` and `missing` states. Numbers are written so that they read back bit for bit (pyAgrum 3.3
-itself reads BIF in single precision).
+itself reads BIF in single precision). pyAgrum also refuses variables of one state: they are written with a second
+state of probability 0, which our reader takes away again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ Tables = Mapping[str, NDArray[np.float64]]
 _SAFE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+", re.ASCII)
 _KEYWORDS: Final = frozenset({"network", "variable", "probability", "property", "type", "discrete", "table", "default"})
+_PADDING: Final = "no_such_state"
 _SPOKEN: Final = (("<=", "le_"), (">=", "ge_"), ("<", "lt_"), (">", "gt_"), ("..", "_to_"), ("+", "_plus"))
 
 
@@ -51,7 +53,7 @@ def write_bif(schema: Schema, parents: Parents, tables: Tables) -> str:
     tables : mapping of str to float64 (*parent cardinalities, states)
     """
     names = dict(zip(schema.names, _safe_names(schema.names, _is_safe_node, fold=True), strict=True))
-    states = {variable.name: _safe_names(variable.states, _is_safe_state, fold=False) for variable in schema}
+    states = {variable.name: _file_states(variable) for variable in schema}
     lines = ["network bnpipe {", "}"]
     for variable in schema:
         lines += _variable_lines(variable, names[variable.name], states[variable.name])
@@ -65,7 +67,9 @@ def _variable_lines(variable: Variable, name: str, states: Sequence[str]) -> Ite
     yield f"  type discrete [ {len(states)} ] {{ {', '.join(states)} }};"
     if name != variable.name:
         yield f"  property bnpipe_name = {_quoted(variable.name)} ;"
-    if tuple(states) != variable.states:
+    if len(states) > variable.cardinality:
+        yield f"  property bnpipe_padding = {states[-1]} ;"
+    if tuple(states[: variable.cardinality]) != variable.states:
         yield f"  property bnpipe_states = {','.join(map(_quoted, variable.states))} ;"
     if variable.edges is not None:
         yield f"  property bnpipe_edges = {','.join(map(repr, variable.edges))} ;"
@@ -82,7 +86,8 @@ def _probability_lines(
     names: Mapping[str, str],
     states: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
-    rows = table.reshape(-1, table.shape[-1]).tolist()
+    padded = _padded(table)
+    rows = padded.reshape(-1, padded.shape[-1]).tolist()
     if not parents:
         yield f"probability ( {names[node]} ) {{"
         yield f"  table {', '.join(map(repr, rows[0]))};"
@@ -91,6 +96,20 @@ def _probability_lines(
         for configuration, row in zip(itertools.product(*(states[parent] for parent in parents)), rows, strict=True):
             yield f"  ({', '.join(configuration)}) {', '.join(map(repr, row))};"
     yield "}"
+
+
+def _file_states(variable: Variable) -> list[str]:
+    states = _safe_names(variable.states, _is_safe_state, fold=False)
+    return states if len(states) > 1 else [*states, _PADDING if states[0] != _PADDING else f"{_PADDING}_2"]
+
+
+def _padded(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Double every axis of length 1; the child's new state is impossible, a parent's changes nothing."""
+    for axis, states in enumerate(table.shape):
+        if states == 1:
+            child = axis == table.ndim - 1
+            table = np.concatenate([table, np.zeros_like(table) if child else table], axis=axis)
+    return table
 
 
 def _is_safe_node(name: str) -> bool:
@@ -210,7 +229,7 @@ class _Token:
 
 @dataclass(frozen=True)
 class _Declared:
-    """A variable with its true names, and the code of each state as the file calls it."""
+    """A variable with its true names, and the code of each state as the file calls it, padding included."""
 
     variable: Variable
     code_of: Mapping[str, int]
@@ -336,7 +355,8 @@ class _Reader:
         self.tables[node] = self._read_table(node, parents)
 
     def _read_table(self, node: str, parents: Sequence[str]) -> NDArray[np.float64]:
-        shape = tuple(self.variables[name].variable.cardinality for name in (*parents, node))
+        family = [self.variables[name] for name in (*parents, node)]
+        shape = tuple(len(declared.code_of) for declared in family)
         table_cells(shape)
         table = np.full(shape, np.nan)
         default: list[float] | None = None
@@ -359,7 +379,7 @@ class _Reader:
             raise self._error(
                 f"{shorten([node])}: {int(np.isnan(table).any(axis=-1).sum())} configurations have no row"
             )
-        return table
+        return table[tuple(slice(declared.variable.cardinality) for declared in family)]
 
     def _configuration(self, node: str, parents: Sequence[str]) -> tuple[int, ...]:
         inside, _ = self._until(")")
@@ -417,11 +437,14 @@ def _groups(tokens: Sequence[_Token]) -> list[str]:
 
 def _restore(name: str, states: Sequence[str], properties: Mapping[str, str]) -> Variable:
     """Give the variable its true names back, if this file was written by bnpipe."""
-    true_states = tuple(states)
+    file_states = states[:-1] if "bnpipe_padding" in properties else states
+    true_states = tuple(file_states)
     if "bnpipe_states" in properties:
         true_states = tuple(unquote(state) for state in properties["bnpipe_states"].split(","))
-    if len(true_states) != len(states):
-        raise SchemaError(f"{name}: property bnpipe_states names {len(true_states)} states, the file {len(states)}")
+    if len(true_states) != len(file_states):
+        raise SchemaError(
+            f"{name}: property bnpipe_states names {len(true_states)} states, the file {len(file_states)}"
+        )
     edges = properties.get("bnpipe_edges")
     return Variable(
         unquote(properties["bnpipe_name"]) if "bnpipe_name" in properties else name,

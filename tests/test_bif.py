@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bnpipe.bif import read_bif
@@ -21,9 +21,28 @@ from bnpipe.schema import Schema, Variable, bin_labels
 # pyAgrum 3.3 reads BIF numbers in single precision, also those it wrote itself.
 SINGLE = 1e-7
 
-ODD_NAMES = ["<10", "10..20", "New York", ">=5", "Zürich", "東京", "a,b", "a;b", "{x}", "(y)", '"q"', "//", "/*", "*/", "|",
-             "", " ", "\n", "table", "default", "TABLE", "variable", "property x", "1e5", "-3", "007", "0.5", "12+", "a=b",
-             "%20", "new york", "New_York", "x", "X", "_", ".", "-", "lt_10", "nan", "Asy/Patch", "a'b", "\\"]  # fmt: skip
+ODD_NAMES = [
+    *(
+        "<10",
+        "10..20",
+        "New York",
+        ">=5",
+        "Zürich",
+        "東京",
+        "a,b",
+        "a;b",
+        "{x}",
+        "(y)",
+        '"q"',
+        "//",
+        "/*",
+        "*/",
+        "|",
+        "",
+    ),
+    *(" ", "\n", "table", "default", "TABLE", "variable", "property x", "1e5", "-3", "007", "0.5", "12+", "a=b", "%20"),
+    *("new york", "New_York", "x", "X", "_", ".", "-", "lt_10", "nan", "Asy/Patch", "a'b", "\\", "no_such_state"),
+]
 
 
 def random_network(variables: list[tuple[str, list[str]]], seed: int = 0) -> Network:
@@ -59,42 +78,46 @@ def read_by_pyagrum(path: Path) -> list[tuple[tuple[int, ...], np.ndarray]]:
     model = pyagrum.loadBN(str(path))
     found = []
     for node in range(model.size()):
-        table = model.cpt(node)  # its axes are (last parent, ..., first parent, node)
-        parents = [model.idFromName(name) for name in table.names[1:]]
-        found.append((tuple(parents), np.array(table.toarray())))
-    return [(parents, _in_order(table, parents, model)) for parents, table in found]
-
-
-def _in_order(table: np.ndarray, parents: tuple[int, ...], model: object) -> np.ndarray:
-    return table.transpose([*reversed(range(len(parents))), len(parents)])
+        table = model.cpt(node)  # named child first, but its array has the axes the other way round
+        parents = tuple(model.idFromName(name) for name in reversed(table.names[1:]))
+        found.append((parents, np.array(table.toarray())))
+    return found
 
 
 def assert_same_cpds(network: Network, found: list[tuple[tuple[int, ...], np.ndarray]], tolerance: float) -> None:
-    """Compare by place, because names may have been made safe."""
+    """Compare by place, because names may have been made safe; a padded second state must be impossible."""
     assert len(found) == len(network.nodes)
     for node, (parents, table) in zip(network.nodes, found, strict=True):
         own = tuple(network.nodes.index(parent) for parent in network.parents[node])
         assert sorted(parents) == sorted(own)
-        axes = [parents.index(parent) for parent in own]
-        np.testing.assert_allclose(table.transpose([*axes, len(own)]), network.cpd(node).table, rtol=0, atol=tolerance)
+        aligned = table.transpose([*(parents.index(parent) for parent in own), len(own)])
+        expected = network.cpd(node).table
+        real = aligned[tuple(slice(states) for states in expected.shape)]
+        np.testing.assert_allclose(real, expected, rtol=0, atol=tolerance)
+        assert aligned.shape == tuple(max(2, states) for states in expected.shape)
 
 
-def assert_read_by_all(network: Network, path: Path) -> None:
-    """Write once; three readers find the same CPDs, and ours also the names, to the last bit."""
+def assert_read_by_us_and_pyagrum(network: Network, path: Path) -> None:
+    """Write; we read schema, graph and tables to the last bit, pyAgrum the same CPDs."""
     network.to_bif(path)
     again = Network.from_bif(path)
     assert again.schema == network.schema
     assert again.parents == network.parents
     for node in network.nodes:
         assert again.cpd(node).table.tobytes() == network.cpd(node).table.tobytes()
-    assert_same_cpds(network, read_by_pgmpy(path), 1e-12)
     assert_same_cpds(network, read_by_pyagrum(path), SINGLE)
+
+
+def assert_read_by_all(network: Network, path: Path) -> None:
+    """Have pgmpy read it too; it needs seconds for any file, so this is for few networks only."""
+    assert_read_by_us_and_pyagrum(network, path)
+    assert_same_cpds(network, read_by_pgmpy(path), 1e-12)
 
 
 def test_plain_names_are_written_as_they_are(tmp_path: Path) -> None:
     """What every reader takes is not touched, and there is nothing for a property to restore."""
-    network = random_network([("rain", ["no", "yes"]), ("wind.kn", ["a-b", "0", "12"]), ("_x", ["only"])])
-    assert_read_by_all(network, tmp_path / "plain.bif")
+    network = random_network([("rain", ["no", "yes"]), ("wind.kn", ["a-b", "0", "12"]), ("_x", ["only", "other"])])
+    assert_read_by_us_and_pyagrum(network, tmp_path / "plain.bif")
     text = (tmp_path / "plain.bif").read_text()
     assert "property" not in text
     assert "variable wind.kn {\n  type discrete [ 3 ] { a-b, 0, 12 };\n}" in text
@@ -102,8 +125,10 @@ def test_plain_names_are_written_as_they_are(tmp_path: Path) -> None:
 
 def test_odd_states_and_nodes_are_read_by_all(tmp_path: Path) -> None:
     """Bins, blanks, unicode, keywords, punctuation, one state only, and names that collide when made safe."""
-    states = [ODD_NAMES[place : place + 1 + place % 5] for place in range(0, len(ODD_NAMES), 3)]
-    network = random_network([("all", ODD_NAMES), *((ODD_NAMES[-1 - i] or "e", own) for i, own in enumerate(states))])
+    nodes = [name or "empty" for name in ODD_NAMES]
+    states = [ODD_NAMES[place : place + 1 + place % 4] for place in range(len(ODD_NAMES))]
+    network = random_network([("all", ODD_NAMES), *zip(nodes, states, strict=True)])
+    assert 1 in network.schema.cardinalities
     assert_read_by_all(network, tmp_path / "odd.bif")
 
 
@@ -124,7 +149,6 @@ def test_safe_names_can_be_guessed_and_do_not_collide() -> None:
 names = st.one_of(st.sampled_from(ODD_NAMES), st.text(max_size=5))
 
 
-@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(names.filter(bool), st.lists(names, min_size=1, max_size=4, unique=True)),
@@ -134,11 +158,11 @@ names = st.one_of(st.sampled_from(ODD_NAMES), st.text(max_size=5))
     ),
     st.integers(0, 1000),
 )
-def test_any_names_are_read_by_all(
+def test_any_names_are_read_by_us_and_pyagrum(
     tmp_path_factory: pytest.TempPathFactory, variables: list[tuple[str, list[str]]], seed: int
 ) -> None:
-    """Whatever the names, three readers find the same CPDs."""
-    assert_read_by_all(random_network(variables, seed), tmp_path_factory.mktemp("bif") / "any.bif")
+    """Whatever the names, both find the same CPDs."""
+    assert_read_by_us_and_pyagrum(random_network(variables, seed), tmp_path_factory.mktemp("bif") / "any.bif")
 
 
 def test_bins_other_and_missing_come_back(tmp_path: Path) -> None:
@@ -153,11 +177,12 @@ def test_bins_other_and_missing_come_back(tmp_path: Path) -> None:
     frame = pd.DataFrame({"wind": [0.0, 1.0, None], "sky": ["clear", "fog", "clear"], "flat": [1.0, 2.0, 3.0]})
     network = fit(Dataset.from_pandas(frame, schema), {"sky": ("wind",)})
     assert_read_by_all(network, tmp_path / "bins.bif")
+    assert Network.from_bif(tmp_path / "bins.bif").schema["flat"].states == ("any",)
 
 
-@pytest.mark.parametrize("name", ["alarm", "asia", "child", "insurance", "hailfinder", "sachs", "win95pts", "hepar2"])
+@pytest.mark.parametrize("name", ["alarm", "asia", "child", "insurance", "hailfinder"])
 def test_published_networks_read_as_pgmpy_reads_them(name: str, tmp_path: Path) -> None:
-    """Files that others wrote give the same names and numbers, and what we write of them is read by all."""
+    """Files that others wrote give the same names and numbers, and what we write of them is read back."""
     import pgmpy.utils
 
     path = Path(pgmpy.utils.__file__).parent / "example_models" / f"{name}.bif.gz"
@@ -166,7 +191,7 @@ def test_published_networks_read_as_pgmpy_reads_them(name: str, tmp_path: Path) 
     plain.write_bytes(gzip.decompress(path.read_bytes()))
     assert Network.from_bif(plain).content_hash == network.content_hash
     assert_same_cpds(network, read_by_pgmpy(plain), 1e-15)
-    assert_read_by_all(network, tmp_path / "ours.bif")
+    assert_read_by_us_and_pyagrum(network, tmp_path / "ours.bif")
 
 
 def test_the_dialects_of_bif_are_understood() -> None:
@@ -204,7 +229,7 @@ HEAD = "network n {\n}\nvariable a {\n  type discrete [ 2 ] { x, y };\n}\n"
         ("", "declares no variable"),
         ('{"format": 1}', "line 1: expected network, variable or probability"),
         (HEAD, "no probabilities for a"),
-        ("variable a {\n  type discrete [ 3 ] { x, y };\n}", "line 2: 3 states are announced but 2 are listed"),
+        ("variable a {\n  type discrete [ 3 ] { x, y };\n}", "line 3: 3 states are announced but 2 are listed"),
         ("variable a {\n  type discrete [ 2 ] { x, x };\n}", "line 1: a: states given twice"),
         (HEAD + "variable a { }", "line 6: "),
         (HEAD + "probability ( a ) {\n  table 0.5, half;\n}", "line 7: a: could not convert"),
@@ -228,7 +253,7 @@ def test_text_that_is_no_bif_is_told_by_line(text: str, message: str) -> None:
 def test_rows_that_name_no_state_are_told_by_line() -> None:
     """A misspelt state in a row names node, state and parent."""
     text = HEAD + "variable b {\n  type discrete [ 1 ] { u };\n}\nprobability ( a ) { table 1, 0; }\n"
-    with pytest.raises(FormatError, match="line 11: b: 'z' is no state of a"):
+    with pytest.raises(FormatError, match="line 12: b: 'z' is no state of a"):
         read_bif(text + "probability ( b | a ) {\n  (x) 1.0;\n  (z) 1.0;\n}")
     with pytest.raises(FormatError, match="b: 1 parents but 2 states"):
         read_bif(text + "probability ( b | a ) {\n  (x, y) 1.0;\n}")

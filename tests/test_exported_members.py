@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import subprocess
 import sys
 
@@ -82,8 +84,9 @@ def test_learning_and_inference_need_only_numpy_and_pandas() -> None:
     assert not loaded & (HEAVY - already)
 
 
-def test_the_example_of_the_package_runs() -> None:
-    """The first thing a reader tries gives what it says."""
-    import doctest
-
-    assert doctest.testmod(bnpipe).failed == 0
+@pytest.mark.parametrize("module", ["bnpipe", "bnpipe.schema", "bnpipe.data", "bnpipe.parameters"])
+def test_the_examples_in_docstrings_run(module: str) -> None:
+    """What a reader tries first gives what it says."""
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0
