@@ -12,18 +12,17 @@ from typing import Final
 
 from bnpipe.errors import VersionNotFound
 from bnpipe.registry.client import Connection
-from bnpipe.registry.ledger import (
+from bnpipe.registry.entries import (
     ANY,
     GRACE,
-    LEDGER_TAG,
     Anywhere,
     Kind,
-    Ledger,
     LedgerEntry,
     Reconciliation,
     Request,
     read_entries,
 )
+from bnpipe.registry.ledger import LEDGER_TAG, Ledger
 from bnpipe.registry.runs import Runs
 from bnpipe.registry.versions import Version, Versions
 
@@ -94,7 +93,8 @@ class Registry(Runs, Versions):
         kind : {"promotion", "rollback"}
         key : str
             Names this request for good, as an Airflow run id does: a retry with the same key gives the entry of the
-            first attempt. Without a key the same is recognised only while its entry is the last.
+            first attempt. Without a key the same arguments, if evidence is among them, are taken for a retry while that
+            entry is the last.
 
         Raises
         ------

@@ -36,7 +36,8 @@ Why it holds
     Unseen remain only moves by hand that were taken back before anybody looked: MLflow forgets them.
 
 Clocks enter only through the grace: a machine whose clock is behind by more than half a minute can see its open claims
-voided early, which step 5 repairs.
+voided early, which step 5 repairs. MLflow must let each process read what was written before:
+no read replica behind it.
 """
 
 from __future__ import annotations
@@ -48,168 +49,38 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any, Final, Literal
+from typing import Final
 
 from bnpipe.errors import PromotionRefused, RegistryError, RegistryUnavailable, VersionNotFound
 from bnpipe.registry.client import EXISTS, INVALID, Connection, code, quoted
-
-Outcome = Literal["done", "void", "by hand", "open"]
-Kind = Literal["promotion", "rollback", "by hand"]
+from bnpipe.registry.entries import (
+    ANY,
+    GRACE,
+    KEY_LENGTH,
+    Anywhere,
+    Book,
+    LedgerEntry,
+    Outcome,
+    Reconciliation,
+    Request,
+    already_done,
+    cut,
+    name_version,
+    noticed,
+    read_entries,
+    read_entry,
+    read_outcome,
+    refuse_unexpected,
+    settled_outcome,
+)
 
 CHAMPION: Final = "champion"
 LEDGER_TAG: Final = "bnpipe.ledger"
 MODEL_TAG: Final = "bnpipe.ledger_of"
 EXPERIMENT: Final = "bnpipe ledgers"
-UNKNOWN_ACTOR: Final = "unknown (MLflow)"
-GRACE: Final = 60.0  # seconds
 ROUNDS: Final = 20
-TEXT_LENGTH: Final = 1500  # of reason and evidence each: a param holds 6000 characters
 
 _log = logging.getLogger(__name__)
-
-
-class Anywhere(Enum):
-    """No expectation about which version is champion."""
-
-    ANY = "any"
-
-
-ANY: Final = Anywhere.ANY
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """One move of the champion alias.
-
-    Parameters
-    ----------
-    number : int
-        Counted from 1 without gaps.
-    model : str
-        Name of the registered model, as it is called now.
-    source, to : int or None
-        Version before and after; None: no champion.
-    actor : str
-        An Airflow user, the user of the command line, ``schedule`` or ``unknown (MLflow)``.
-    reason, evidence : str
-        Why, and where to look it up: a URL or run id.
-    time : datetime
-        When it was claimed, or noticed if by hand; UTC.
-    outcome : {"done", "void", "by hand", "open"}
-        ``void``: the alias was never moved. ``by hand``: overtaken by somebody in MLflow before it closed.
-    kind : {"promotion", "rollback", "by hand"}
-    key : str
-        What makes a retry the same request; '' if none was given.
-    """
-
-    number: int
-    model: str
-    source: int | None
-    to: int | None
-    actor: str
-    reason: str
-    evidence: str
-    time: datetime
-    outcome: Outcome
-    kind: Kind
-    key: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciliation:
-    """What :meth:`Ledger.settle` found and did.
-
-    Parameters
-    ----------
-    closed, voided, by_hand : tuple of LedgerEntry
-        Orphans whose move had happened, orphans whose move had not, and moves that nobody had announced.
-    warnings : tuple of str
-        What a person should look at.
-    """
-
-    closed: tuple[LedgerEntry, ...] = ()
-    voided: tuple[LedgerEntry, ...] = ()
-    by_hand: tuple[LedgerEntry, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything was entered."""
-        return bool(self.closed or self.voided or self.by_hand)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A wish to move the champion."""
-
-    kind: Kind
-    to: int | None
-    actor: str
-    reason: str
-    evidence: str
-    key: str = ""
-
-    def wrote(self, entry: LedgerEntry) -> bool:
-        """Whether an earlier attempt of this very request wrote `entry`."""
-        if self.key or entry.key:
-            return self.key == entry.key and self.to == entry.to and self.kind == entry.kind
-        written = (entry.kind, entry.to, entry.actor, entry.reason, entry.evidence)
-        return written == (self.kind, self.to, self.actor, _cut(self.reason), _cut(self.evidence))
-
-
-@dataclass(frozen=True, slots=True)
-class Book:
-    """All entries of one model as read at one moment."""
-
-    model: str
-    run_id: str
-    entries: tuple[LedgerEntry, ...]
-
-    @property
-    def position(self) -> int | None:
-        """Where the ledger believes the champion to be."""
-        return self.last_done.to if self.last_done else None
-
-    @property
-    def last_done(self) -> LedgerEntry | None:
-        """The latest move that happened."""
-        return next((entry for entry in reversed(self.entries) if entry.outcome == "done"), None)
-
-    @property
-    def open(self) -> LedgerEntry | None:
-        """The entry being carried out, if any."""
-        return next((entry for entry in self.entries if entry.outcome == "open"), None)
-
-    @property
-    def next_number(self) -> int:
-        """The number to claim."""
-        return len(self.entries) + 1
-
-
-def read_entries(model: str, params: Mapping[str, str]) -> tuple[LedgerEntry, ...]:
-    """Read the entries out of a ledger run's params, in order."""
-    numbers = sorted(int(key[:6]) for key in params if key[6:] == ".claim")
-    return tuple(_entry(model, number, params) for number in numbers)
-
-
-def settled_outcome(entry: LedgerEntry, alias: int | None, *, now: float, grace: float = GRACE) -> Outcome:
-    """Say how an open entry is to be closed by a process that did not write it.
-
-    Parameters
-    ----------
-    entry : LedgerEntry
-        An open entry.
-    alias : int or None
-        Where the champion is.
-    now, grace : float
-        Seconds; within the grace its mover may still be at work, and the entry stays ``open``.
-    """
-    if alias == entry.to or entry.kind == "by hand":  # a move by hand was seen before it was claimed
-        return "done"
-    if now - entry.time.timestamp() < grace:
-        return "open"
-    return "void" if alias == entry.source else "by hand"
 
 
 @dataclass(slots=True)
@@ -282,7 +153,7 @@ class Ledger:
             elif alias == book.position:
                 return Reconciliation(tuple(closed), tuple(voided), tuple(by_hand))
             else:
-                request = author if author is not None and author.to == alias else _noticed(book.position, alias)
+                request = author if author is not None and author.to == alias else noticed(book.position, alias)
                 if (claimed := self._claim(book, request)) is not None:
                     by_hand.append(self._close(book, claimed, "done"))
         raise RegistryUnavailable(
@@ -312,9 +183,9 @@ class Ledger:
                     raise PromotionRefused(self._under_way(entry))
                 self._close(book, entry, "void")  # by our own killed predecessor
                 continue
-            if (done := _already_done(book, request)) is not None:
+            if (done := already_done(book, request)) is not None:
                 return done
-            _refuse_unexpected(book, request, expected)
+            refuse_unexpected(book, request, expected)
             began = time.monotonic()
             if (claimed := self._claim(book, request)) is not None:
                 return self._carry_out(book, claimed, request, began)
@@ -345,18 +216,19 @@ class Ledger:
     def _carry_out(self, book: Book, entry: LedgerEntry, request: Request, began: float) -> LedgerEntry:
         self.checkpoint("claimed")
         if (alias := self.alias(book.model)) != entry.source:
-            self._close(book, entry, "void")
+            if (closed := self._close(book, entry, "void")).outcome == "done":
+                return closed  # somebody made the very same version champion, and was taken for us
             raise PromotionRefused(
-                f"{_version(entry.to)} of {book.model!r} was not promoted: meanwhile somebody made "
-                f"{_version(alias)} the champion in MLflow"
+                f"{name_version(entry.to)} of {book.model!r} was not promoted: meanwhile somebody made "
+                f"{name_version(alias)} the champion in MLflow"
             )
         if time.monotonic() - began > self.grace / 2:
             self._close(book, entry, "void")
             raise RegistryUnavailable(
-                f"MLflow took too long to promote {_version(entry.to)} of {book.model!r}; try again"
+                f"MLflow took too long to promote {name_version(entry.to)} of {book.model!r}; try again"
             )
         try:
-            self._set_alias(book.model, entry.to)
+            self.connection.call("set_registered_model_alias", book.model, CHAMPION, str(entry.to))
         except VersionNotFound:
             self._close(book, entry, "void")
             raise
@@ -370,14 +242,8 @@ class Ledger:
         self.settle(model, author=request)
         last = self.read(model).last_done
         if last is None or last.to != request.to:
-            raise PromotionRefused(f"{_version(request.to)} of {model!r} was overtaken; see bnpipe history {model}")
+            raise PromotionRefused(f"{name_version(request.to)} of {model!r} was overtaken; see bnpipe history {model}")
         return last
-
-    def _set_alias(self, model: str, version: int | None) -> None:
-        if version is None:
-            self.connection.call("delete_registered_model_alias", model, CHAMPION)
-        else:
-            self.connection.call("set_registered_model_alias", model, CHAMPION, str(version))
 
     def _claim(self, book: Book, request: Request) -> LedgerEntry | None:
         """Claim the next number for a request; None if another was first."""
@@ -386,23 +252,23 @@ class Ledger:
             "nonce": uuid.uuid4().hex,
             "from": book.position,
             "to": request.to,
-            "actor": _cut(request.actor, 200),
-            "reason": _cut(request.reason),
-            "evidence": _cut(request.evidence),
+            "actor": cut(request.actor, KEY_LENGTH),
+            "reason": cut(request.reason),
+            "evidence": cut(request.evidence),
             "time": datetime.fromtimestamp(self.clock(), UTC).isoformat(),
             "kind": request.kind,
-            "key": _cut(request.key, 200),
+            "key": cut(request.key, KEY_LENGTH),
         }
         value = json.dumps(claim, ensure_ascii=False)
         name = f"{number:06d}.claim"
         if self.claim(book.run_id, name, value) != value:
             return None
-        return _entry(book.model, number, {name: value})
+        return read_entry(book.model, number, {name: value})
 
     def _close(self, book: Book, entry: LedgerEntry, outcome: Outcome) -> LedgerEntry:
         """Close an entry and give it with the outcome that stands."""
         standing = self.claim(book.run_id, f"{entry.number:06d}.outcome", outcome)
-        return replace(entry, outcome=_outcome(standing))
+        return replace(entry, outcome=read_outcome(standing))
 
     def _book(self, model: str, run_id: str) -> Book:
         try:
@@ -465,69 +331,6 @@ class Ledger:
     def _under_way(self, entry: LedgerEntry) -> str:
         age = max(self.clock() - entry.time.timestamp(), 0.0)
         return (
-            f"{_version(entry.to)} of {entry.model!r} is being promoted by {entry.actor} (entry {entry.number}, "
+            f"{name_version(entry.to)} of {entry.model!r} is being promoted by {entry.actor} (entry {entry.number}, "
             f"{age:.0f} s ago); if that process has died, the entry is closed after {self.grace:.0f} s"
         )
-
-
-def _already_done(book: Book, request: Request) -> LedgerEntry | None:
-    """Find the move that an earlier attempt of this request made, if any."""
-    if request.key:
-        return next((entry for entry in book.entries if entry.outcome == "done" and request.wrote(entry)), None)
-    last = book.last_done
-    return last if last is not None and last.to == request.to and request.wrote(last) else None
-
-
-def _refuse_unexpected(book: Book, request: Request, expected: int | Anywhere | None) -> None:
-    if expected is not ANY and book.position != expected:
-        raise PromotionRefused(
-            f"{_version(request.to)} of {book.model!r} was compared with {_version(_plain(expected))}, but the "
-            f"champion is {_version(book.position)} (see bnpipe history {book.model}); compare again"
-        )
-    if book.position == request.to:
-        number = book.last_done.number if book.last_done else 0
-        raise PromotionRefused(f"{_version(request.to)} already is the champion of {book.model!r} (entry {number})")
-
-
-def _noticed(source: int | None, to: int | None) -> Request:
-    what = "champion alias deleted in MLflow" if to is None else "champion alias set in MLflow"
-    return Request("by hand", to, UNKNOWN_ACTOR, f"{what}; the ledger had {_version(source)}", "")
-
-
-def _entry(model: str, number: int, params: Mapping[str, str]) -> LedgerEntry:
-    try:
-        claim: dict[str, Any] = json.loads(params[f"{number:06d}.claim"])
-        return LedgerEntry(
-            number=number,
-            model=model,
-            source=claim["from"],
-            to=claim["to"],
-            actor=claim["actor"],
-            reason=claim["reason"],
-            evidence=claim["evidence"],
-            time=datetime.fromisoformat(claim["time"]),
-            outcome=_outcome(params.get(f"{number:06d}.outcome", "open")),
-            kind=claim["kind"],
-            key=claim.get("key", ""),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RegistryError(f"entry {number} of the ledger of {model!r} can't be read: {error!r}") from error
-
-
-def _outcome(text: str) -> Outcome:
-    for known in ("done", "void", "by hand", "open"):
-        if text == known:
-            return known
-    raise ValueError(f"outcome {text!r}")
-
-
-def _version(number: int | None) -> str:
-    return "no version" if number is None else f"version {number}"
-
-
-def _plain(expected: int | Anywhere | None) -> int | None:
-    return expected if isinstance(expected, int) else None
-
-
-def _cut(text: str, length: int = TEXT_LENGTH) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."

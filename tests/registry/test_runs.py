@@ -48,10 +48,10 @@ def test_metrics_tags_and_many_params(registry: Registry) -> None:
     registry.log_metrics(run_id, {"log_loss": 0.5})
     registry.log_tags(run_id, {f"t{number}": "x" for number in range(150)})
     registry.finish_run(run_id, "FINISHED")
-    run = registry.connection.client.get_run(run_id)
-    assert (len(run.data.params), run.data.metrics) == (250, {"log_loss": 0.5, "rows": 7.0})
-    assert run.data.tags["t149"] == "x"
-    assert run.info.status == "FINISHED"
+    assert len(registry.connection.client.get_run(run_id).data.params) == 250
+    assert registry.metrics(run_id) == {"log_loss": 0.5, "rows": 7.0}
+    assert registry.run_tags(run_id)["t149"] == "x"
+    assert registry.run_status(run_id) == "FINISHED"
 
 
 def test_texts_and_files(registry: Registry, tmp_path: Path) -> None:
@@ -62,6 +62,8 @@ def test_texts_and_files(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "figure.svg").write_text("<svg/>")
     registry.log_file(run_id, tmp_path / "figure.svg", "figures/")
     registry.log_file(run_id, tmp_path / "figure.svg", "graph.svg")
+    registry.log_bytes(run_id, b"\x89PNG", "graph.png")
+    assert registry.artifacts(run_id) == ("figures/figure.svg", "graph.png", "graph.svg", "verdicts/all.json")
     assert registry.read_text(run_id, "verdicts/all.json") == "größer"
     assert registry.read_text(run_id, "figures/figure.svg") == registry.read_text(run_id, "graph.svg") == "<svg/>"
     assert (tmp_path / "mlartifacts" / "bnpipe-flights").is_dir()
