@@ -14,7 +14,6 @@ Glover, F. (1989). Tabu search, part I. ORSA Journal on Computing 1, 190-206.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -27,7 +26,8 @@ BoolMatrix: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Progress: TypeAlias = Callable[[int, float], None]
 
 _TIE: Final = 1e-9
-_TURNS: Final = 5
+_TURNS_A_STEP: Final = 5
+_FULL_TURNS: Final = 5
 _TOGGLE, _REVERSE = 0, 1
 
 
@@ -77,7 +77,6 @@ class HillClimber:
         nodes = len(sample.names)
         self.moves = 0
         self._cache: dict[tuple[int, frozenset[int]], float] = {}
-        self._keys = np.random.default_rng(0).integers(1, 2**63, size=(nodes, nodes), dtype=np.uint64)
         self._delta: FloatArray = np.full((nodes, nodes), np.nan)
         self._local = np.zeros(nodes)
         self._parents: BoolMatrix = np.zeros((nodes, nodes), dtype=bool)
@@ -95,31 +94,48 @@ class HillClimber:
         return best
 
     def _ascend(self, tabu: int, rng: np.random.Generator) -> Found:
-        """Climb; from an optimum on through equivalent graphs, `_TURNS` times in vain; then downhill if asked."""
-        best = self._climb()
-        patience = _TURNS
+        """Climb; from an optimum on through equivalent graphs, `_FULL_TURNS` times in vain; then downhill if asked."""
+        best = self._climb(rng)
+        patience = _FULL_TURNS
         while patience:
             self._restore(best)
-            self._turn(rng)
-            found = self._better(best, self._climb())
-            best, patience = (best, patience - 1) if found is best else (found, _TURNS)
+            self._turn(rng, int(best.parents.sum()))
+            found = self._better(best, self._climb(rng))
+            best, patience = (best, patience - 1) if found is best else (found, _FULL_TURNS)
         if tabu:
             self._restore(best)
-            best = self._walk(best, tabu)
+            best = self._walk(best, tabu, rng)
         return best
 
-    def _climb(self) -> Found:
+    def _climb(self, rng: np.random.Generator) -> Found:
         while self._step():
-            pass
+            self._turn(rng, _TURNS_A_STEP)
         return self._found()
 
-    def _walk(self, best: Found, tabu: int) -> Found:
-        recent = deque([self._hash()], maxlen=tabu)
-        patience = tabu
-        while patience and self._step(downhill=True, visited=recent):
-            recent.append(self._hash())
+    def _walk(self, best: Found, tabu: int, rng: np.random.Generator) -> Found:
+        """Make the best move, up or down, until `tabu` moves brought nothing better.
+
+        Two nodes whose arc was changed are left alone for a while (unless that gives the best graph so far), and
+        reversals that say nothing are no moves: both would only lead back (Glover 1989).
+        """
+        pairs = len(self._local) * (len(self._local) - 1) // 2
+        tenure = min(tabu, 1 + pairs // 4)
+        free_from = np.zeros(self._parents.shape, dtype=np.int64)
+        moment, patience = 0, tabu
+        while patience:
+            gains, here = self._gains(), self._found().score
+            left_alone = (free_from > moment) & (here + gains <= best.score + self._slack(here))
+            gains[left_alone] = -np.inf
+            gains[_REVERSE][np.abs(gains[_REVERSE]) <= _TIE * max(1.0, abs(here))] = -np.inf
+            if (move := self._best(gains)) is None:
+                break
+            self._make(move)
+            moment += 1
+            pair = move[1:]
+            free_from[pair] = free_from[pair[::-1]] = moment + tenure
             found = self._better(best, self._found())
             best, patience = (best, patience - 1) if found is best else (found, tabu)
+            self._turn(rng, _TURNS_A_STEP)
         return best
 
     def _better(self, best: Found, found: Found) -> Found:
@@ -134,29 +150,39 @@ class HillClimber:
         """Gains below this are rounding, nats."""
         return 1e-12 * abs(score) + 1e-9
 
-    def _step(self, *, downhill: bool = False, visited: Iterable[np.uint64] = ()) -> bool:
-        """Make the best legal move; False when there is none, or none upwards."""
+    def _step(self) -> bool:
+        """Make the best legal move if it goes up."""
+        gains = self._gains()
+        gains[gains <= self._slack(math.fsum(self._local))] = -np.inf
+        move = self._best(gains)
+        if move is not None:
+            self._make(move)
+        return move is not None
+
+    def _gains(self) -> FloatArray:
+        """Tell what each move brings, nats, (2, n, n) by kind, parent and child; -inf where it is not legal."""
         toggles, reversals = self._legal()
         self._fill(toggles | reversals | reversals.T)
         gains = np.full((2, *toggles.shape), -np.inf)
         gains[_TOGGLE][toggles] = self._delta[toggles]
         gains[_REVERSE][reversals] = (self._delta + self._delta.T)[reversals]
-        if downhill:
-            known = np.fromiter(visited, dtype=np.uint64)
-            after = self._hash() ^ self._keys
-            gains[_TOGGLE][np.isin(after, known)] = -np.inf
-            gains[_REVERSE][np.isin(after ^ self._keys.T, known)] = -np.inf
+        return gains
+
+    @staticmethod
+    def _best(gains: FloatArray) -> tuple[int, int, int] | None:
+        """Choose the largest gain; of equal ones, which rounding tells apart, the first by name."""
         best = gains.max(initial=-np.inf)
-        total = math.fsum(self._local)
-        if best == -np.inf or (not downhill and best <= self._slack(total)):
-            return False
-        # Equal gains (equivalent graphs) differ by rounding: the first by name wins, whatever the order of columns.
+        if best == -np.inf:
+            return None
         first = int(np.flatnonzero(gains >= best - _TIE * max(1.0, abs(best)))[0])
-        self._move(*(int(i) for i in np.unravel_index(first, gains.shape)))
+        kind, parent, child = (int(place) for place in np.unravel_index(first, gains.shape))
+        return kind, parent, child
+
+    def _make(self, move: tuple[int, int, int]) -> None:
+        self._move(*move)
         self.moves += 1
         if self.progress is not None:
             self.progress(self.moves, self._found().score)
-        return True
 
     def _legal(self) -> tuple[BoolMatrix, BoolMatrix]:
         """Give the toggles (adds and deletes) and the reversals that keep every constraint."""
@@ -244,26 +270,25 @@ class HillClimber:
             move = np.unravel_index(int(rng.choice(choices)), (2, *self._parents.shape))
             self._move(*(int(i) for i in move))
 
-    def _turn(self, rng: np.random.Generator) -> None:
-        """Reverse random covered arcs, as often as there are arcs, where that does not change the score.
+    def _turn(self, rng: np.random.Generator, times: int) -> None:
+        """Reverse random covered arcs where that does not change the score; such reversals never close a cycle.
 
-        An optimum may be one only as it is drawn: Markov equivalent graphs have other neighbours (Castelo & Kocka).
+        An optimum may be one only as it is drawn: Markov equivalent graphs have other neighbours. Turning arcs on the
+        way keeps an accident of direction from becoming a wrong collider (Castelo & Kocka 2003, section 4).
         """
-        for _ in range(int(self._parents.sum())):
-            arcs = np.argwhere(self._legal()[1])
-            covered = [
-                (parent, child)
-                for parent, child in arcs.tolist()
-                if (self._parents[:, parent] != self._parents[:, child]).sum() == 1
-            ]
-            if not covered:
+        limits = self.constraints
+        for _ in range(times):
+            room = self._parents.sum(axis=0) < limits.max_parents
+            tails, heads = np.nonzero(self._parents & ~limits.required & limits.allowed.T & room[:, None])
+            covered = np.flatnonzero((self._parents[:, tails] ^ self._parents[:, heads]).sum(axis=0) == 1)
+            if not covered.size:
                 return
-            parent, child = covered[int(rng.integers(len(covered)))]
-            above = frozenset(np.flatnonzero(self._parents[:, parent]).tolist())
-            turned = self._family(parent, above | {child}) + self._family(child, above)
-            drawn = float(self._local[parent] + self._local[child])
-            if abs(turned - drawn) <= _TIE * max(1.0, abs(drawn)):
-                self._move(_REVERSE, parent, child)
+            chosen = int(covered[rng.integers(covered.size)])
+            self._turn_arc(int(tails[chosen]), int(heads[chosen]))
 
-    def _hash(self) -> np.uint64:
-        return np.uint64(np.bitwise_xor.reduce(self._keys[self._parents], initial=np.uint64(0)))
+    def _turn_arc(self, parent: int, child: int) -> None:
+        above = frozenset(np.flatnonzero(self._parents[:, parent]).tolist())
+        turned = self._family(parent, above | {child}) + self._family(child, above)
+        drawn = float(self._local[parent] + self._local[child])
+        if abs(turned - drawn) <= _TIE * max(1.0, abs(drawn)):
+            self._move(_REVERSE, parent, child)

@@ -115,10 +115,10 @@ def learn_structure(  # noqa: PLR0917
 ) -> LearnedStructure:
     """Learn a graph by hill climbing: the best of adding, deleting or reversing an arc until nothing helps.
 
-    Which of equivalent graphs the climb happens to draw decides where it ends, so from an optimum it goes on through
-    equivalent graphs, turning arcs at random, until that has helped no more for a few times. The result depends on
-    the rows, the options and the names of the variables only: neither on the order of rows or columns nor on
-    `threads`.
+    Which of equivalent graphs the climb happens to draw decides where it ends. So after each move a few arcs whose
+    direction says nothing are turned at random, and from an optimum the climb goes on through equivalent graphs until
+    that has helped no more for a few times. The result depends on the rows, the options, the seed and the names of
+    the variables only: neither on the order of rows or columns nor on `threads`.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ def learn_structure(  # noqa: PLR0917
     knowledge : Knowledge or None
         Required and forbidden arcs, tiers.
     tabu : int
-        Walk on from an optimum, downhill if need be, never back to one of the last `tabu` graphs, and end after
-        `tabu` moves without a better graph. 0: no step goes down.
+        Walk on from an optimum, downhill if need be, leaving changed pairs alone for a while, until `tabu` moves
+        brought nothing better; the best graph met is returned. 0: no move goes down.
     restarts : int
         How often to disturb the best graph at random and climb again.
     seed : int
