@@ -6,14 +6,18 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
 import psycopg2
 import pytest
 import requests
 from compose_stack import Stack, process_environment, read, read_env_file
+from shop_bench import SPEC, draw_day
 
 from bnpipe.demo.airflow_client import AirflowClient
 from bnpipe.demo.processes import PlatformError, free_port
@@ -81,61 +85,63 @@ def env_file(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def deployment(env_file: Path, tmp_path: Path) -> Iterator[Deployment]:
-    """The whole file but its Postgres, up and healthy."""
+    """The whole file but its Postgres, up and healthy, with one spec and 32 days of rows."""
     variables = read_env_file(env_file)
-    home = Path(variables["BNPIPE_HOME"])
-    home.mkdir()
-    for folder in ("deploy", "plugins"):
+    home, state = Path(variables["BNPIPE_HOME"]), Path(variables["BNPIPE_STATE"])
+    models = home / "config" / "models"
+    models.mkdir(parents=True)
+    (models / "shop.yaml").write_text(SPEC.format(name="shop"))
+    for folder in ("dags", "deploy", "plugins"):
         (home / folder).symlink_to(ROOT / folder)
-    lay_out(home)
+    rng = np.random.default_rng(3)
+    for day in (date(2026, 1, 1) + timedelta(days=number) for number in range(32)):
+        folder = state / "data" / "shop" / f"day={day}"
+        folder.mkdir(parents=True)
+        draw_day(day, 60, rng).to_parquet(folder / "rows.parquet")
     stack = Stack(read(ROOT / "docker-compose.yaml", variables), tmp_path / "run", process_environment(tmp_path))
     try:
-        stack.up(given={"postgres"}, timeout=150)
+        stack.up(given={"postgres"}, timeout=240)
         yield Deployment(variables, stack)
     finally:
         stack.processes.stop()
 
 
-def lay_out(home: Path) -> None:
-    """X."""
-    (home / "dags").mkdir()
-    (home / "dags" / "tiny_dag.py").write_text('''
-"""A Dag for airflow to find."""
-from airflow.sdk import dag, task
-@dag(schedule=None)
-def tiny():
-    @task
-    def one():
-        return 1
-    one()
-tiny()
-''')
-
-
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_retrain_over_rest_promotes_a_version(deployment: Deployment):
     """Logins hold, nothing listens beyond this machine, and a run started over REST ends with a champion."""
     variables = deployment.variables
     _assert_only_local()
     _assert_logins_hold(deployment)
     client = AirflowClient(deployment.airflow, "admin", variables["AIRFLOW_ADMIN_PASSWORD"])
-    client.wait_for_dag("tiny", timeout=10)
-    client.unpause("tiny")
-    run = client.trigger("tiny")
-    ended = client.wait("tiny", run, timeout=120, check=deployment.stack.processes.check)
-    assert ended.succeeded, [client.log("tiny", run, task.task) for task in ended.tasks if task.state == "failed"]
+    client.wait_for_dag("bn_train__shop", timeout=10)
+    client.unpause("bn_train__shop")
+    run = client.trigger("bn_train__shop", run="by_hand", conf={"end": "2026-02-02", "reason": "the first"})
+    ended = client.wait("bn_train__shop", run, timeout=240, check=deployment.stack.processes.check)
+    logs = [client.log(ended.dag, run, task.task, tries=task.tries) for task in ended.tasks if task.state == "failed"]
+    assert ended.succeeded, "\n".join(logs)
+    champion = _mlflow(deployment, "registered-models/alias?name=shop&alias=champion").json()["model_version"]
+    assert champion["version"] == "1"
+    tags = {tag["key"]: tag["value"] for tag in champion["tags"]}
+    assert tags["bnpipe.verdict"] == "pass"
+    assert tags["bnpipe.airflow_run"].endswith("by_hand")
+    assert champion["source"].startswith(("models:/", "mlflow-artifacts:/"))
+
+
+def _mlflow(deployment: Deployment, path: str, **options: Any) -> requests.Response:
+    """Ask MLflow over REST, as its administrator unless told otherwise."""
+    login = ("admin", deployment.variables["MLFLOW_ADMIN_PASSWORD"])
+    return requests.get(f"{deployment.mlflow}/api/2.0/mlflow/{path}", timeout=10, **{"auth": login, **options})
 
 
 def _assert_logins_hold(deployment: Deployment) -> None:
-    url = f"{deployment.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
-    password = deployment.variables["MLFLOW_ADMIN_PASSWORD"]
-    assert requests.get(url, timeout=10).status_code == 401
-    assert requests.get(url, auth=("admin", "password1234"), timeout=10).status_code == 401
-    assert requests.get(url, auth=("admin", password), timeout=10).ok
-    assert requests.get(url, auth=("admin", password), headers={"Host": "evil.example"}, timeout=10).status_code == 403
+    path = "experiments/search?max_results=1"
+    assert _mlflow(deployment, path).status_code == 200
+    assert _mlflow(deployment, path, auth=None).status_code == 401
+    assert _mlflow(deployment, path, auth=("admin", "password1234")).status_code == 401
+    assert _mlflow(deployment, path, headers={"Host": "evil.example"}).status_code == 403
     assert requests.get(f"{deployment.airflow}/api/v2/dags", timeout=10).status_code == 401
     with pytest.raises(PlatformError, match="401"):
-        AirflowClient(deployment.airflow, "admin", "admin").runs("tiny")
+        AirflowClient(deployment.airflow, "admin", "admin").runs("bn_train__shop")
 
 
 def _assert_only_local() -> None:
