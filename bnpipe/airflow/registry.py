@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, BaseOperator, Param
 from bnpipe.airflow.specs import models
 from bnpipe.airflow.tasks import retry_settings, short_errors
 from bnpipe.airflow.watcher import ChampionTrigger
+from bnpipe.errors import SettingsError
 
 if TYPE_CHECKING:
     from bnpipe.registry import Reconciliation
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("bnpipe.airflow")
 
 POLL_VARIABLE = "BNPIPE_POLL_SECONDS"
+
+
+def poll_seconds() -> float:
+    """Read how often to look at the registry.
+
+    Raises
+    ------
+    SettingsError
+        Not a positive number.
+    """
+    text = os.environ.get(POLL_VARIABLE) or "5"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < 86_400.0:
+        raise SettingsError(f"{POLL_VARIABLE} must be a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def champion_asset(name: str, *, poll_seconds: float = 5.0) -> Asset:
@@ -29,8 +48,8 @@ def champion_asset(name: str, *, poll_seconds: float = 5.0) -> Asset:
 
 def registry_dag() -> DAG:
     """Make the one Dag that follows all champions. It is unpaused when created: a watcher lives only so long."""
-    poll_seconds = float(os.environ.get(POLL_VARIABLE, "5"))
-    assets = [champion_asset(model.name, poll_seconds=poll_seconds) for model in models()]
+    seconds = poll_seconds()
+    assets = [champion_asset(model.name, poll_seconds=seconds) for model in models()]
     dag = DAG(
         "bn_registry",
         description="Reconcile ledger and champion whenever a champion moves",

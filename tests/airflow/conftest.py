@@ -20,13 +20,13 @@ def prepare_environment() -> None:
     """Airflow reads these once, when it is imported first; nothing else in the suite may have done so before."""
     if "airflow.settings" in sys.modules:
         raise RuntimeError("Airflow was imported before tests/airflow/conftest.py could say where its database is")
-    (HOME / "passwords.json").write_text('{"ada": "secret"}')
+    (HOME / "passwords.json").write_text('{"ada": "secret", "grace": "secret"}')
     os.environ.update(
         {
             "AIRFLOW_HOME": str(HOME),
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:viewer",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:viewer,grace:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(HOME / "passwords.json"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
@@ -83,3 +83,30 @@ def shop(airflow_db, shop_rows, models, mlflow_uri, monkeypatch) -> Shop:
     monkeypatch.setenv("BNPIPE_DATA", str(shop_rows.parent))
     monkeypatch.setenv("BNPIPE_STORE", str(models.parent / "store"))
     return Shop(name, models.parent, spec, mlflow_uri, shop_rows.parent)
+
+
+@pytest.fixture(scope="session")
+def client(airflow_db):
+    """Airflow's API server in this process, not logged in."""
+    from airflow.api_fastapi.app import create_app
+    from starlette.testclient import TestClient
+
+    return TestClient(create_app(), raise_server_exceptions=False)
+
+
+def log_in(client, user: str) -> dict[str, str]:
+    """Give the header of a user who has logged in."""
+    answer = client.post("/auth/token", json={"username": user, "password": "secret"})
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@pytest.fixture(scope="session")
+def viewer(client):
+    """Ada may look."""
+    return log_in(client, "ada")
+
+
+@pytest.fixture(scope="session")
+def admin(client):
+    """Grace may decide."""
+    return log_in(client, "grace")

@@ -181,3 +181,16 @@ def test_missing_models_folder_is_an_import_error(models, monkeypatch):
     bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
     assert len(bag.import_errors) == 3
     assert all("BNPIPE_MODELS" in text for text in bag.import_errors.values())
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
+def test_poll_interval_that_is_none_is_said(monkeypatch, text):
+    """A watcher that never waits would drown the registry."""
+    from bnpipe.airflow.registry import poll_seconds
+    from bnpipe.errors import SettingsError
+
+    monkeypatch.setenv("BNPIPE_POLL_SECONDS", text)
+    with pytest.raises(SettingsError, match="BNPIPE_POLL_SECONDS"):
+        poll_seconds()
+    monkeypatch.delenv("BNPIPE_POLL_SECONDS")
+    assert poll_seconds() == 5.0

@@ -10,23 +10,6 @@ from shop_bench import REPOSITORY
 
 from bnpipe.airflow.pages import ending
 
-
-@pytest.fixture(scope="module")
-def client(airflow_db):
-    """Airflow's API server, not logged in."""
-    from airflow.api_fastapi.app import create_app
-    from starlette.testclient import TestClient
-
-    return TestClient(create_app(), raise_server_exceptions=False)
-
-
-@pytest.fixture(scope="module")
-def token(client):
-    """The header of a viewer who has logged in."""
-    answer = client.post("/auth/token", json={"username": "ada", "password": "secret"})
-    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
-
-
 PAGES = ("training", "report.html")
 
 
@@ -36,33 +19,33 @@ def test_pages_ask_for_a_login(client, page):
     assert client.get(f"/bnpipe/dags/bn_train__x/runs/r/{page}").status_code == 401
 
 
-def test_run_without_training_says_so(client, token):
+def test_run_without_training_says_so(client, viewer):
     """The tab is on every Dag's runs, also on those of others."""
-    answer = client.get("/bnpipe/dags/somebodys/runs/manual__1/training", headers=token)
+    answer = client.get("/bnpipe/dags/somebodys/runs/manual__1/training", headers=viewer)
     assert (answer.status_code, "No training in this run" in answer.text) == (200, True)
-    assert client.get("/bnpipe/dags/somebodys/runs/manual__1/report.html", headers=token).status_code == 404
+    assert client.get("/bnpipe/dags/somebodys/runs/manual__1/report.html", headers=viewer).status_code == 404
 
 
-def test_training_is_shown_with_its_report(client, token, shop):
+def test_training_is_shown_with_its_report(client, viewer, shop):
     """Outcome in a sentence; the report in a frame that can run nothing."""
     run = shop.run("2026-02-05T02:00").dag_run
     base = f"/bnpipe/dags/{run.dag_id}/runs/{run.run_id}"
-    page = client.get(f"{base}/training", headers=token)
+    page = client.get(f"{base}/training", headers=viewer)
     assert page.status_code == 200
     assert "version 1, promoted." in page.text
     assert '<iframe src="report.html"' in page.text
-    report = client.get(f"{base}/report.html", headers=token)
+    report = client.get(f"{base}/report.html", headers=viewer)
     assert report.status_code == 200
     assert "</html>" in report.text
     assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
 
 
-def test_mlflow_away_is_said_and_not_a_traceback(client, token, shop, monkeypatch):
+def test_mlflow_away_is_said_and_not_a_traceback(client, viewer, shop, monkeypatch):
     """The page names the address and answers 503."""
     run = shop.run("2026-02-05T02:00", mark_success_pattern="validate|learn|audit|fit|evaluate|register|promote|ask.*")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    answer = client.get(f"/bnpipe/dags/{run.dag_run.dag_id}/runs/{run.dag_run.run_id}/training", headers=token)
+    answer = client.get(f"/bnpipe/dags/{run.dag_run.dag_id}/runs/{run.dag_run.run_id}/training", headers=viewer)
     assert (answer.status_code, "127.0.0.1:9" in answer.text) == (503, True)
 
 

@@ -153,11 +153,13 @@ def test_no_rows_is_not_tried_again(shop):
 
 def test_form_overrides_reach_the_training(shop):
     """What a person chose in the form is what is learned."""
-    run = shop.run("2026-02-20T02:00", {"end": "2026-02-05", "max_parents": 0, "estimator": "bayes"})
+    run = shop.run("2026-02-20T02:00", {"end": "2026-02-05", "max_parents": 1, "estimator": "bayes"})
     assert run.state == "success"
-    assert run.xcom("learn")["arcs"] == 0
-    tags = shop.registry.champion(shop.name).tags
-    assert tags["bnpipe.end"].startswith("2026-02-05")
+    champion = shop.registry.champion(shop.name)
+    assert champion.tags["bnpipe.end"].startswith("2026-02-05")
+    network = shop.registry.load_network(champion)
+    assert max(len(parents) for parents in network.parents.values()) == 1
+    assert network.prior.equivalent_sample_size == 10.0
 
 
 def test_end_in_the_future_is_refused(shop):
@@ -221,4 +223,4 @@ def test_registry_dag_writes_moves_by_hand_into_the_ledger(shop):
         run = Run(load_dag("bn_registry").test())
         assert run.state == "success"
     entries = shop.registry.history(shop.name)
-    assert [(entry.to, entry.actor, entry.outcome) for entry in entries] == [(1, "unknown (MLflow)", "by hand")]
+    assert [(entry.to, entry.actor, entry.kind) for entry in entries] == [(1, "unknown (MLflow)", "by hand")]

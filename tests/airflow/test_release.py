@@ -1,0 +1,126 @@
+"""The release Dag: what a person is shown, and what the answer does. The answers come in over Airflow's own API."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import pytest
+from shop_bench import Run
+
+from bnpipe.airflow.release import approver_of, brief, comment_of
+from bnpipe.registry import Version
+from bnpipe.verdict import Verdict
+
+PATIENCE = 60.0  # seconds until a request must have appeared
+
+
+class Person(threading.Thread):
+    """Waits for the request of one Dag run, reads it, and answers."""
+
+    def __init__(self, client, header, dag_id: str, choice: str, comment: str | None = None) -> None:  # noqa: PLR0917
+        super().__init__(daemon=True)
+        self.client, self.header, self.dag_id = client, header, dag_id
+        self.answer = {"chosen_options": [choice], "params_input": {"comment": comment}}
+        self.seen: dict = {}
+        self.status: int | None = None
+
+    def run(self) -> None:
+        """Answer the first open request."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for request in self._open():
+                self.seen = request
+                instance = request["task_instance"]
+                path = (
+                    f"/api/v2/dags/{self.dag_id}/dagRuns/{instance['dag_run_id']}/taskInstances/approval/-1/hitlDetails"
+                )
+                self.status = self.client.patch(path, headers=self.header, json=self.answer).status_code
+                return
+            time.sleep(0.2)
+
+    def _open(self) -> list[dict]:
+        path = f"/api/v2/dags/{self.dag_id}/dagRuns/~/hitlDetails?response_received=false"
+        found = self.client.get(path, headers=self.header).json()["hitl_details"]
+        return [request for request in found if request["task_instance"]["state"] == "awaiting_input"]
+
+
+def release(shop, client, admin, conf, *answer):
+    """Run the release Dag while a person answers."""
+    dag = shop.dag("release")
+    person = Person(client, admin, dag.dag_id, *answer)
+    person.start()
+    run = Run(dag.test(logical_date=datetime.now(UTC), run_conf=conf))
+    person.join(PATIENCE)
+    assert person.status == 200
+    return run, person.seen
+
+
+def test_reject_leaves_everything_and_approve_moves_the_champion(shop, client, admin):
+    """The ledger has the person as actor and the comment as reason."""
+    shop.edit_spec("policy: auto", "policy: approval")
+    shop.run("2026-02-05T02:00")
+
+    run, seen = release(shop, client, admin, {"version": 1, "compared_with": 0}, "Reject")
+    assert (run.state, run.tasks["approve"]) == ("success", "skipped")
+    assert shop.registry.champion(shop.name) is None
+    assert seen["subject"] == f"Make {shop.name} version 1 the champion?"
+    assert "There is no champion yet" in seen["body"]
+    assert "| min_rows | pass |" in seen["body"]
+    assert seen["defaults"] == ["Reject"]
+
+    run, _ = release(shop, client, admin, {"version": 1}, "Approve", "looks right")
+    assert run.xcom("approve")["outcome"] == "promoted"
+    assert shop.registry.champion(shop.name).number == 1
+    last = shop.registry.history(shop.name)[-1]
+    assert (last.to, last.actor, last.reason) == (1, "grace", "looks right")
+
+
+def test_approval_is_refused_when_the_champion_is_another_one_by_then(shop, client, admin):
+    """The task fails with the reason, is not tried again, and nothing was moved."""
+    shop.run("2026-02-05T02:00")
+    shop.run("2026-02-06T02:00", {"promotion": "approval"})
+    run, _ = release(shop, client, admin, {"version": 2, "compared_with": 0}, "Approve")
+    assert (run.state, run.tasks["approve"], run.tries["approve"]) == ("failed", "failed", 1)
+    assert run.xcom("approve", "error").startswith("PromotionRefused")
+    assert shop.registry.champion(shop.name).number == 1
+
+
+def test_unknown_version_fails_before_anybody_is_asked(shop):
+    """A request by hand for a version that is not there."""
+    shop.run("2026-02-05T02:00")
+    run = Run(shop.dag("release").test(logical_date=datetime.now(UTC), run_conf={"version": 99}))
+    assert (run.tasks["brief"], run.tasks["approval"]) == ("failed", "upstream_failed")
+    assert run.xcom("brief", "error").startswith("VersionNotFound")
+
+
+@pytest.fixture
+def version():
+    """A version as the registry gives it."""
+    tags = {
+        "bnpipe.window_start": "2026-01-01T00:00:00+01:00",
+        "bnpipe.train_end": "2026-01-21T00:00:00+01:00",
+        "bnpipe.end": "2026-02-02T00:00:00+01:00",
+        "bnpipe.airflow_url": "http://airflow/dags/x/runs/y",
+    }
+    return Version("shop", 3, "run", tags, "key", "models:/shop/3", datetime(2026, 2, 2, tzinfo=UTC))
+
+
+def test_brief_shows_verdicts_windows_and_links(version):
+    """One row a gate; what could break the table is escaped."""
+    verdict = Verdict("challenger", "pass", "better by 0.02 | nats/row", "relative")
+    text = brief(version, compared_with=2, verdicts=[verdict], run_url="http://mlflow/run")
+    assert "learned from 2026-01-01 until 2026-01-21 and was proved on rows until 2026-02-02" in text
+    assert "Compared with the champion, version 2." in text
+    assert "| challenger | pass | better by 0.02 \\| nats/row |" in text
+    assert "[MLflow run](http://mlflow/run) · [Airflow run](http://airflow/dags/x/runs/y)" in text
+
+
+def test_who_answered_and_what_was_said():
+    """A time-out has no user; an empty comment is none."""
+    assert approver_of({"responded_by_user": {"id": "7", "name": "grace"}}) == "grace"
+    assert approver_of({"responded_by_user": None}) is None
+    assert comment_of({"params_input": {"comment": " fine "}}) == "fine"
+    assert comment_of({"params_input": {"comment": None}}) is None
+    assert comment_of({"params_input": None}) is None
