@@ -255,6 +255,20 @@ class Store:
             raise StoreError(f"can't {verb} {key} in {self!r}: {error.strerror or error}") from error
 
 
+def open_duckdb(database: str | None = None) -> Any:
+    """Open DuckDB in memory, or a database to read; it fetches no extension, and spills to the temporary folder."""
+    import duckdb
+
+    settings = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "temp_directory": tempfile.gettempdir(),
+    }
+    engine = duckdb.connect(database or ":memory:", read_only=database is not None, config=settings)
+    engine.execute("SET TimeZone = 'UTC'")
+    return engine
+
+
 def snapshot_key(mark: str) -> str:
     """Name the snapshot of a fingerprint."""
     return f"snapshots/{mark}.parquet"
@@ -275,10 +289,7 @@ def fingerprint(path: Path) -> str:
 
     source = "read_parquet($1)"
     try:
-        with duckdb.connect(
-            config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        ) as engine:
-            engine.execute("SET TimeZone = 'UTC'")
+        with open_duckdb() as engine:
             described = engine.execute(f"DESCRIBE SELECT * FROM {source}", [str(path)]).fetchall()
             columns = sorted((row[0], row[1]) for row in described)
             texts = [f'CAST("{name.replace(chr(34), chr(34) * 2)}" AS VARCHAR)' for name, _ in columns]

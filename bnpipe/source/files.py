@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from bnpipe import store
 from bnpipe.errors import SourceError, SourceUnavailable
 from bnpipe.source.connection import PACKAGE_FILE, Connection, with_package_files
 from bnpipe.source.query import LocalWindow, Query, literal, quoted, selection, subquery
+
+log = logging.getLogger(__name__)
 
 DAY: Final = re.compile(r"[/\\]day=(\d{4}-\d{2}-\d{2})[/\\]")
 HIVE: Final = re.compile(r"[/\\]\w+=[^/\\]*[/\\]")
@@ -37,7 +41,9 @@ class FileReader:
 
     def write(self, types: dict[str, str], window: LocalWindow, path: Path) -> int:
         """Write the window's rows; give their number."""
-        return write_parquet(self.engine, selection(self.query, types, window, self._source(window)), path)
+        source = self._source(window)
+        tell_undated(self.engine, self.query, source)
+        return write_parquet(self.engine, selection(self.query, types, window, source), path)
 
     def _source(self, window: LocalWindow | None, *, newest: bool = False) -> str:
         if self.query.sql is not None:
@@ -58,18 +64,24 @@ def write_parquet(engine: Any, select: str, path: Path) -> int:
     return int(copied[0])
 
 
+def tell_undated(engine: Any, query: Query, source: str) -> None:
+    """Log how many rows are in no window because they have no time."""
+    count = engine.execute(f"SELECT count(*) FROM {source} WHERE {quoted(query.timestamp)} IS NULL").fetchone()[0]
+    if count:
+        log.warning("%d rows of the source have no %s; they are in no window", count, query.timestamp)
+
+
 @contextmanager
 def open_duckdb(connection: Connection | None = None) -> Iterator[Any]:
     """Open DuckDB so that it fetches no extension, whatever the SQL says, and fails in our words."""
     import duckdb
 
-    settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     file = _database(connection)
     try:
-        with duckdb.connect(file or ":memory:", read_only=file is not None, config=settings) as engine:
+        with store.open_duckdb(file) as engine:
             if connection is not None and file is None:
                 _mount(engine, connection)
-            engine.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
+            engine.execute("SET lock_configuration = true")
             yield engine
     except duckdb.IOException as error:
         _raise_io_error(error, connection)

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from bnpipe.errors import SettingsError, SourceError, SourceUnavailable
 from bnpipe.source.connection import Connection
-from bnpipe.source.files import brief, open_duckdb, write_parquet
+from bnpipe.source.files import brief, open_duckdb, tell_undated, write_parquet
 from bnpipe.source.query import LocalWindow, Query, columns_read, in_window, literal, quoted, selection, subquery
 
 TYPES: Final = {
@@ -57,7 +57,8 @@ class PostgresReader:
         """Write the window's rows; give their number."""
         wanted = columns_read(self.query)
         listed = ", ".join(map(quoted, wanted))
-        rows = f"SELECT {listed} FROM {self.source} WHERE {in_window(self.query, types, window)}"
+        wished = f"{in_window(self.query, types, window)} OR {quoted(self.query.timestamp)} IS NULL"
+        rows = f"SELECT {listed} FROM {self.source} WHERE {wished}"
         columns = ", ".join(f"{literal(name)}: {literal(types[name])}" for name in wanted)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".csv") as copied, open_duckdb() as engine:
             with self.session.cursor() as cursor:
@@ -65,6 +66,7 @@ class PostgresReader:
             copied.flush()
             options = "header=false, auto_detect=false, nullstr='\\N'"
             source = f"read_csv({literal(copied.name)}, {options}, columns={{{columns}}})"
+            tell_undated(engine, self.query, source)
             return write_parquet(engine, selection(self.query, types, window, source), path)
 
 

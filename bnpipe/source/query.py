@@ -123,6 +123,11 @@ def in_window(query: Query, types: Mapping[str, str], window: LocalWindow) -> st
     return f"{column} >= TIMESTAMP {literal(window.start)} AND {column} < TIMESTAMP {literal(window.end)}"
 
 
+def _plain(column: str, types: Mapping[str, str]) -> str:
+    """Numbers written with a decimal point are DECIMAL to DuckDB, and would be objects to everyone else."""
+    return f"CAST({quoted(column)} AS DOUBLE)" if types[column].startswith("DECIMAL") else quoted(column)
+
+
 def selection(query: Query, types: Mapping[str, str], window: LocalWindow, source: str) -> str:
     """Give DuckDB's SQL of a snapshot, in an order that depends on the rows alone."""
     local = local_time(query, types)
@@ -131,7 +136,7 @@ def selection(query: Query, types: Mapping[str, str], window: LocalWindow, sourc
     label = f"strftime({local}, '%Y-%m-%d')"
     if query.cluster is not None:
         label = f"coalesce(CAST({quoted(query.cluster)} AS VARCHAR), 'missing')"
-    columns = [f"{quoted(column)} AS {quoted(name)}" for column, name in query.renamed]
+    columns = [f"{_plain(column, types)} AS {quoted(name)}" for column, name in query.renamed]
     columns += [f"{instant} AS _time", f"{label} AS _cluster"]
     order = ["_time", "_cluster", *(quoted(name) for _, name in query.renamed)]
     return (
