@@ -187,7 +187,7 @@ def _spinner(console: Console, name: str) -> Iterator[None]:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def _print_training(console: Console, run_id: str, key: str, settings: Settings) -> None:

@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from bnpipe.counts import FamilyCounts, table_cells
 from bnpipe.errors import FormatError, NetworkError, NoCountsError, SchemaError, shorten
+from bnpipe.graph import topological_order
 from bnpipe.schema import Schema
 
 if TYPE_CHECKING:
@@ -470,35 +471,6 @@ def complete_parents(nodes: Sequence[str], parents: Mapping[str, Sequence[str]])
         if node in family or len(set(family)) < len(family):
             raise NetworkError(f"{node}: a parent is the node itself or named twice: {shorten(family)}")
     return completed
-
-
-def topological_order(parents: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Sort nodes so that parents come before children, otherwise in the order given.
-
-    Raises
-    ------
-    NetworkError
-        There is a cycle; it is named.
-    """
-    place = {node: rank for rank, node in enumerate(parents)}
-    ordered: dict[str, None] = {}
-    waiting = sorted(parents, key=place.__getitem__)
-    while waiting:
-        ready = [node for node in waiting if all(parent in ordered for parent in parents[node])]
-        if not ready:
-            raise NetworkError(f"the arcs make a cycle: {_cycle(parents, waiting)}")
-        ordered.update(dict.fromkeys(ready))
-        waiting = [node for node in waiting if node not in ordered]
-    return tuple(ordered)
-
-
-def _cycle(parents: Mapping[str, Sequence[str]], waiting: Sequence[str]) -> str:
-    """Walk up from a node that waits; every such node has a waiting parent, so the walk must close."""
-    stuck, walk = set(waiting), [waiting[0]]
-    while walk.count(walk[-1]) < 2:
-        walk.append(next(parent for parent in parents[walk[-1]] if parent in stuck))
-    loop = walk[walk.index(walk[-1]) :][::-1]
-    return " -> ".join(loop if len(loop) <= 10 else [*loop[:9], "...", loop[-1]])
 
 
 def _prior_fields(prior: Prior) -> dict[str, Any]:

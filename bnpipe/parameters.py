@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bnpipe.counts import FamilyCounts, family_counts
 from bnpipe.data import Dataset, order_labels
 from bnpipe.errors import DataError, NetworkError, shorten
-from bnpipe.network import Network, Prior, complete_parents, topological_order
+from bnpipe.graph import topological_order
+from bnpipe.network import Network, Prior, complete_parents
 
 
 def fit(data: Dataset, parents: Mapping[str, Sequence[str]], equivalent_sample_size: float = 0.0) -> Network:

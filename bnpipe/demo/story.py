@@ -86,7 +86,8 @@ def _train_twice(platform: Platform, console: Console) -> bool:
                     status.update(f"{task.task}: {task.state} …")
 
             ended = client.wait(DAG, run_id, timeout=RUN_TIMEOUT, progress=follow, check=platform.check)
-        console.print(f"  {ended.state} after {time.perf_counter() - began:.0f} s: {client.run_url(DAG, run_id)}")
+        took = time.perf_counter() - began
+        console.print(f"  {ended.state} after {took:.0f} s: {client.run_url(DAG, run_id)}", soft_wrap=True)
         succeeded &= _tell_outcome(client.xcom, ended, console)
     return succeeded
 

@@ -242,8 +242,7 @@ def validate(training: Training) -> Validated:
         )
         if report.critical:
             raise GateFailed(
-                f"{spec.name} failed {_reasons(report.verdicts)}; "
-                "see validation.html in the MLflow run",
+                f"{spec.name} failed {_reasons(report.verdicts)}; see validation.html in the MLflow run",
                 verdicts=tuple(report.verdicts),
             )
         return Validated(len(critical), len(warnings))

@@ -82,6 +82,7 @@ def _settle(bench: Bench, version: Version, compared_with: int | None) -> Outcom
             reason=decision.reason,
             evidence=bench.registry.run_url(bench.training.run_id),
             expected=compared_with,
+            key=bench.training.run_id,
         )
     except PromotionRefused as refusal:
         return Outcome("held", version.number, compared_with, str(refusal))
@@ -90,9 +91,10 @@ def _settle(bench: Bench, version: Version, compared_with: int | None) -> Outcom
 
 def _already_champion(bench: Bench, version: Version) -> Outcome:
     """Repeat what the first attempt of this very run said; another run has nothing to do."""
-    last = bench.registry.history(version.model)[-1]
-    if last.to == version.number and last.evidence == bench.registry.run_url(bench.training.run_id):
-        return Outcome("promoted", version.number, last.source, last.reason)
+    evidence = bench.registry.run_url(bench.training.run_id)
+    for entry in reversed(bench.registry.history(version.model)):
+        if entry.outcome == "done" and entry.to == version.number and entry.evidence == evidence:
+            return Outcome("promoted", version.number, entry.source, entry.reason)
     return Outcome("already champion", version.number, version.number, "this training's version is the champion")
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bnpipe.registry import LedgerEntry, Registry
+from bnpipe.registry import LedgerEntry, Registry, describe
 from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -58,22 +58,6 @@ def tell_costs(console: Console, registry: Registry, run_id: str, steps: Sequenc
 
 
 def tell_history(console: Console, entries: Sequence[LedgerEntry]) -> None:
-    """Print the ledger of one model, oldest first."""
-    from rich.table import Table
-
-    table = Table(
-        "#", "when (UTC)", "what", "from", "to", "outcome", "who", "why", "evidence", box=None, pad_edge=False
-    )
+    """Print the ledger of one model, oldest first, a line each."""
     for entry in entries:
-        table.add_row(
-            str(entry.number),
-            f"{entry.time:%Y-%m-%d %H:%M:%S}",
-            entry.kind,
-            "-" if entry.source is None else str(entry.source),
-            "-" if entry.to is None else str(entry.to),
-            entry.outcome,
-            entry.actor,
-            entry.reason,
-            entry.evidence,
-        )
-    console.print(table)
+        console.print(describe(entry), soft_wrap=True, markup=False)

@@ -47,7 +47,7 @@ def test_keys_without_a_value_count_as_left_out(write):
     """``gates:`` with everything below it commented out is no mistake, nor is ``size:`` among the targets."""
     spec = load_spec(write(GOOD.replace("  size: {tolerance: 0.002}", "  size:") + "gates:\nschedule: null\n"))
     assert spec.gates.min_rows == 100
-    assert spec.targets["size"].tolerance == 0.002
+    assert spec.targets["size"].tolerance == 0.01
 
 
 def test_arguments_of_expectations_have_types(write):
