@@ -68,11 +68,11 @@ def report_page(dag_id: str, run_id: str) -> HTMLResponse:
 
 def ending(tags: Any) -> str:
     """Say in a sentence how a training ended, or that it has not."""
-    if error := tags.get("bnpipe.error"):
-        return f"failed. {error}"
     outcome = tags.get("bnpipe.outcome")
     if not outcome:
         return "has not ended yet."
+    if outcome == "failed":
+        return f"failed. {tags.get('bnpipe.error', '')}"
     version = f"version {tags['bnpipe.version']}, " if tags.get("bnpipe.version") else ""
     return f"{version}{outcome}. {tags.get('bnpipe.outcome_reason', '')}"
 

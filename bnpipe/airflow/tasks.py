@@ -65,14 +65,17 @@ class MlflowRunLink(BaseOperatorLink):
     name = "MLflow run"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Find the address in the worker, when the task has ended; empty if there is no MLflow run yet."""
+        """Find the address in the worker, when the task has ended; empty if there is no MLflow run to be found."""
         training = training_of(ti_key)
         if training is None:
             return ""
         from bnpipe.config import Settings
         from bnpipe.registry import Registry
 
-        return str(Registry(Settings.from_environ().tracking_uri).run_url(training.run_id))
+        try:
+            return str(Registry(Settings.from_environ().tracking_uri).run_url(training.run_id))
+        except BnpipeError:
+            return ""
 
 
 class StepOperator(BaseOperator):

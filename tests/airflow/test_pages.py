@@ -52,8 +52,13 @@ def test_mlflow_away_is_said_and_not_a_traceback(client, viewer, shop, monkeypat
 def test_ending_in_words():
     """From the MLflow run's tags to a sentence."""
     assert ending({}) == "has not ended yet."
-    assert ending({"bnpipe.error": "fit: no"}) == "failed. fit: no"
-    held = {"bnpipe.outcome": "held", "bnpipe.outcome_reason": "too few days.", "bnpipe.version": "3"}
+    assert ending({"bnpipe.outcome": "failed", "bnpipe.error": "fit: no"}) == "failed. fit: no"
+    held = {
+        "bnpipe.error": "of an earlier try",
+        "bnpipe.outcome": "held",
+        "bnpipe.outcome_reason": "too few days.",
+        "bnpipe.version": "3",
+    }
     assert ending(held) == "version 3, held. too few days."
 
 

@@ -19,7 +19,7 @@ PATIENCE = 60.0  # seconds until a request must have appeared
 class Person(threading.Thread):
     """Waits for the request of one Dag run, reads it, and answers."""
 
-    def __init__(self, client, header, dag_id: str, choice: str, comment: str | None = None) -> None:  # noqa: PLR0917
+    def __init__(self, client, header, dag_id: str, choice: str, comment: str | None = None) -> None:
         super().__init__(daemon=True)
         self.client, self.header, self.dag_id = client, header, dag_id
         self.answer = {"chosen_options": [choice], "params_input": {"comment": comment}}
