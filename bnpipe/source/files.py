@@ -157,7 +157,7 @@ def _days(files: Sequence[str], window: LocalWindow | None) -> list[str]:
     if window is None:
         return list(files)
     margin = timedelta(days=1)
-    first, last = str((window.start - margin).date()), str((window.end + margin).date())
+    first, last = str((window.start - margin).date()), str((window.end - timedelta(microseconds=1) + margin).date())
     return [path for path in files if (found := DAY.search(path)) is None or first <= found[1] <= last]
 
 
