@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 from datetime import date, timedelta
@@ -14,6 +16,7 @@ import pytest
 from shop_bench import REPOSITORY, SPEC, Shop, draw_day
 
 HOME = Path(tempfile.mkdtemp(prefix="bnpipe-airflow-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
 def prepare_environment() -> None:
