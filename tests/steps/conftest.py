@@ -19,6 +19,7 @@ source:
   path: "clinic/day=*/*.parquet"
   timestamp: admitted_at
   time_zone: Europe/Berlin
+  until: 2026-04-10
 window: {train: 40d, held_out: 14d}
 variables:
   season: {states: [cold, warm]}
