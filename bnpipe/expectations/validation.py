@@ -175,6 +175,7 @@ def _ask(frame: pd.DataFrame, asked: Sequence[Expectation], name: str) -> dict[s
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import: it logs hundreds of lines
     import great_expectations as gx
 
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it sets its own level
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     expectations = [_built(expectation, place) for place, expectation in enumerate(asked)]
