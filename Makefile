@@ -39,7 +39,6 @@ lock: setup ## Resolve the requirements anew; ARGS=--upgrade takes newer version
 	for extra in serve train airflow mlflow-server; do \
 		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit; \
 	done
-	$(LOCK) pyproject.toml --extra airflow --extra examples -c requirements/dev.txt -o requirements/airflow-examples.txt
 
 clean: ## Remove .venv, caches and what the demo left (stop the demo first)
 	rm -rf .venv .cache .demo build dist

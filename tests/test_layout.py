@@ -52,7 +52,7 @@ def test_every_lock_agrees_with_the_one_that_was_tested():
     """A package has one version, whichever extra is installed."""
     pins = {path.name: _pins(path) for path in (ROOT / "requirements").glob("*.txt")}
     tested = pins["dev.txt"]
-    for name in ("airflow.txt", "airflow-examples.txt", "mlflow-server.txt", "serve.txt", "train.txt"):
+    for name in ("airflow.txt", "mlflow-server.txt", "serve.txt", "train.txt"):
         assert pins[name]
         assert {package: version for package, version in pins[name].items() if tested.get(package) != version} == {}
 
@@ -61,7 +61,7 @@ def test_every_extra_has_its_lock():
     """What `pip install bnpipe[…]` may resolve has a locked, hashed counterpart."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     locked = {path.stem for path in (ROOT / "requirements").glob("*.txt")}
-    assert set(extras) - {"examples"} <= locked  # airflow-examples
+    assert set(extras) - {"examples"} <= locked  # part of dev
 
 
 def test_nothing_of_this_machine_is_committed():

@@ -94,7 +94,7 @@ class Stack:
                 self._advance(self.services[name], deadline - time.monotonic())
             self.processes.check()
             assert time.monotonic() < deadline, f"not up after {timeout} s: {waiting}; logs in {self._folder}"
-            time.sleep(0.2)
+            time.sleep(1)  # each look starts a Python per service, on the cores that they start on
 
     def _settled(self, name: str) -> bool:
         return bool(self._met[name] & {"service_healthy", "service_completed_successfully"})

@@ -6,18 +6,15 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import psutil
 import psycopg2
 import pytest
 import requests
 from compose_stack import Stack, process_environment, read, read_env_file
-from shop_bench import SPEC, draw_day
 
 from bnpipe.demo.airflow_client import AirflowClient
 from bnpipe.demo.processes import PlatformError, free_port
@@ -85,19 +82,13 @@ def env_file(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def deployment(env_file: Path, tmp_path: Path) -> Iterator[Deployment]:
-    """The whole file but its Postgres, up and healthy, with one spec and 32 days of rows."""
+    """The whole file but its Postgres, up and healthy, with the example whose rows lie in a package."""
     variables = read_env_file(env_file)
     home, state = Path(variables["BNPIPE_HOME"]), Path(variables["BNPIPE_STATE"])
-    models = home / "config" / "models"
-    models.mkdir(parents=True)
-    (models / "shop.yaml").write_text(SPEC.format(name="shop"))
-    for folder in ("dags", "deploy", "plugins"):
-        (home / folder).symlink_to(ROOT / folder)
-    rng = np.random.default_rng(3)
-    for day in (date(2026, 1, 1) + timedelta(days=number) for number in range(32)):
-        folder = state / "data" / "shop" / f"day={day}"
-        folder.mkdir(parents=True)
-        draw_day(day, 60, rng).to_parquet(folder / "rows.parquet")
+    (home / "config" / "models").mkdir(parents=True)
+    for name in ("config/models/health_plan.yaml", "dags", "deploy", "plugins"):
+        (home / name).symlink_to(ROOT / name)
+    state.mkdir()
     stack = Stack(read(ROOT / "docker-compose.yaml", variables), tmp_path / "run", process_environment(tmp_path))
     try:
         stack.up(given={"postgres"}, timeout=240)
@@ -113,13 +104,13 @@ def test_a_retrain_over_rest_promotes_a_version(deployment: Deployment):
     _assert_only_local()
     _assert_logins_hold(deployment)
     client = AirflowClient(deployment.airflow, "admin", variables["AIRFLOW_ADMIN_PASSWORD"])
-    client.wait_for_dag("bn_train__shop", timeout=10)
-    client.unpause("bn_train__shop")
-    run = client.trigger("bn_train__shop", run="by_hand", conf={"end": "2026-02-02", "reason": "the first"})
-    ended = client.wait("bn_train__shop", run, timeout=240, check=deployment.stack.processes.check)
+    client.wait_for_dag("bn_train__health_plan", timeout=10)
+    client.unpause("bn_train__health_plan")
+    run = client.trigger("bn_train__health_plan", run="by_hand", conf={"promotion": "auto", "reason": "the first"})
+    ended = client.wait("bn_train__health_plan", run, timeout=240, check=deployment.stack.processes.check)
     logs = [client.log(ended.dag, run, task.task, tries=task.tries) for task in ended.tasks if task.state == "failed"]
     assert ended.succeeded, "\n".join(logs)
-    champion = _mlflow(deployment, "registered-models/alias?name=shop&alias=champion").json()["model_version"]
+    champion = _mlflow(deployment, "registered-models/alias?name=health_plan&alias=champion").json()["model_version"]
     assert champion["version"] == "1"
     tags = {tag["key"]: tag["value"] for tag in champion["tags"]}
     assert tags["bnpipe.verdict"] == "pass"
@@ -141,7 +132,7 @@ def _assert_logins_hold(deployment: Deployment) -> None:
     assert _mlflow(deployment, path, headers={"Host": "evil.example"}).status_code == 403
     assert requests.get(f"{deployment.airflow}/api/v2/dags", timeout=10).status_code == 401
     with pytest.raises(PlatformError, match="401"):
-        AirflowClient(deployment.airflow, "admin", "admin").runs("bn_train__shop")
+        AirflowClient(deployment.airflow, "admin", "admin").runs("bn_train__health_plan")
 
 
 def _assert_only_local() -> None:
