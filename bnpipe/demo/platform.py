@@ -1,6 +1,8 @@
 """MLflow and Airflow's four components as child processes on 127.0.0.1, over SQLite: for one person on one machine.
 
-Start-up on two cores: see `docs/platform.md`. For a team use `docker-compose.yaml`.
+Measured on two idle cores: all of it answers after 16–20 s (34 s of CPU, 43 s before there are .pyc files), stops within
+3–12 s and holds 0.9 GB; the first task of a fresh Airflow takes 3 s more than later ones. For a team use
+`docker-compose.yaml`.
 """
 
 from __future__ import annotations
