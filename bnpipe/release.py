@@ -442,7 +442,10 @@ def decide_promotion(verdicts: Iterable[Verdict], *, policy: Policy, first: bool
         return PromotionDecision("await approval", _reasons(incomparable), given)
     if policy == "approval":
         return PromotionDecision("await approval", "every gate passed; the spec asks for a person's approval", given)
-    return PromotionDecision("promote", "first version, every absolute gate passed" if first else "it won", given)
+    if first:
+        return PromotionDecision("promote", "first version, every absolute gate passed", given)
+    won = next(verdict.reason for verdict in counted if verdict.kind == "relative")
+    return PromotionDecision("promote", f"won over the champion: {won}", given)
 
 
 def _reasons(verdicts: Sequence[Verdict], *, limit: int = 3) -> str:

@@ -16,6 +16,7 @@ from bnpipe.registry.client import Connection, quoted, without_password
 
 RUN_KEY_TAG: Final = "bnpipe.run_key"
 RUN_MODEL_TAG: Final = "bnpipe.model"
+TRAINING: Final = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow shows pages for chat bots first
 BATCH: Final = 100  # params or tags in one request
 DIGEST_LENGTH: Final = 36  # MLflow's limit
 
@@ -55,7 +56,7 @@ class Runs:
             MLflow's run id.
         """
         call = self.connection.call
-        experiment = self.connection.ensure_experiment(f"bnpipe/{model}")
+        experiment = self.connection.ensure_experiment(f"bnpipe/{model}", **TRAINING)
         run = self._run_of_key(experiment, key)
         if run is None:
             identity = {RUN_KEY_TAG: key, RUN_MODEL_TAG: model}

@@ -355,7 +355,8 @@ def evaluate(training: Training) -> Evaluated:
         )
         verdicts = release.absolute_gates(scores, limits=spec.gate_limits())
         champion = bench.registry.champion(spec.name)
-        if champion is not None and champion.training_key != training.key:
+        alone = champion is None or champion.training_key == training.key
+        if champion is not None and not alone:
             comparison = _compare(bench, champion)
             verdicts += release.judge(
                 comparison,
@@ -368,7 +369,7 @@ def evaluate(training: Training) -> Evaluated:
         bench.keep("compared_with.json", json.dumps(champion.number if champion else None), log_to_run=False)
         _keep_verdicts(bench, "release", verdicts)
         bench.registry.log_metrics(training.run_id, scores.metrics())
-        decision = release.decide_promotion(verdicts, policy=spec.promotion.policy, first=champion is None)
+        decision = release.decide_promotion(verdicts, policy=spec.promotion.policy, first=alone)
         keep_page(bench, scores, verdicts, decision)
         failed = tuple(verdict for verdict in verdicts if verdict.kind == "absolute" and not verdict.passed)
         if failed:
