@@ -1,7 +1,7 @@
 """MLflow and Airflow's four components as child processes on 127.0.0.1, over SQLite: for one person on one machine.
 
-Measured on two idle cores: all of it answers after 16–20 s (34 s of CPU, 43 s before there are .pyc files), stops within
-3–12 s and holds 0.9 GB; the first task of a fresh Airflow takes 3 s more than later ones. For a team use
+Measured on two idle cores: all of it answers after 16–20 s (34 s of CPU; 43 s while there are no .pyc files), stops
+within 3–12 s and holds 0.9 GB; the first task of a fresh Airflow takes 3 s more than later ones. For a team use
 `docker-compose.yaml`.
 """
 
@@ -83,7 +83,7 @@ class Platform:
         for folder in ("", "artifacts", "logs", "run"):
             (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._processes.claim()
-        self._restore_signals.enter_context(_ending_on_sigterm())
+        self._restore_signals.enter_context(ending_on_sigterm())
         try:
             self._choose_addresses()
             self._start_all(progress, timeout)
@@ -224,7 +224,7 @@ def _answers(url: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
+def ending_on_sigterm() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end this process by an exception, so that its children are stopped on the way out."""
 
     def leave(number: int, _: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 from pathlib import Path
 
@@ -10,12 +11,11 @@ import pytest
 import requests
 
 from bnpipe.demo.airflow_client import AirflowClient, TaskState
-from bnpipe.demo.platform import Platform
+from bnpipe.demo.platform import Platform, ending_on_sigterm
 from bnpipe.demo.processes import PlatformError
 
 TINY_DAG = '''
 """A Dag of two tasks, for Airflow to find."""
-import os
 from airflow.sdk import dag, task
 
 @dag(schedule=None, params={"factor": 2})
@@ -74,6 +74,25 @@ def test_a_run_on_the_real_components(tmp_path: Path):
     assert not any(member.is_running() for member in members)
     with pytest.raises(PlatformError, match="does not answer"):
         client.runs("tiny")
+
+
+def test_a_failed_start_says_why_and_leaves_nothing(tmp_path: Path):
+    """The error holds the failing component's last words, and what had been started before it is stopped."""
+    broken = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "nosuch:///database"}
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(PlatformError, match=r"airflow-migrate ended with exit code 1(.|\n)*nosuch"):
+        Platform(tmp_path / "home", dags=tmp_path, plugins=tmp_path, env=broken).start()
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert list((tmp_path / "home" / "run").glob("*.json")) == []
+
+
+def test_sigterm_ends_by_an_exception():
+    """`kill` runs the same way out as Ctrl-C, and only while something is there to be stopped."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, ending_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def _assert_private(home: Path) -> None:
