@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = add("demo", _demo, "Airflow and MLflow on this machine, retraining a network on real flights")
     demo.add_argument("--once", action="store_true", help="end after the work instead of staying up")
+    demo.add_argument("--record", type=Path, metavar="FILE", help="also write what was measured as Markdown")
     demo.add_argument("--home", type=Path, default=Path(".demo"), help="where it keeps everything")
     return parser
 
@@ -187,7 +188,7 @@ def _spinner(console: Console, name: str) -> Iterator[None]:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def _print_training(console: Console, run_id: str, key: str, settings: Settings) -> None:
@@ -293,7 +294,7 @@ def _demo(options: argparse.Namespace) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from bnpipe.demo import run
 
-    return run(home=options.home, once=options.once, console=_console())
+    return run(home=options.home, once=options.once, console=_console(), record=options.record)
 
 
 if __name__ == "__main__":

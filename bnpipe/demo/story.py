@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform as platform_of
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,25 @@ MODEL = "flights"
 DAG = f"bn_train__{MODEL}"
 FIRST, LATER = "2013-06-01", "2013-07-15"
 RUN_TIMEOUT = 600.0
+_MARKDOWN = """# What the demo measured
+
+Written by `make demo ARGS="--once --record docs/demo.md"` on {shape}.
+Seconds are wall-clock, each step a process of its own that pays for its imports; MB is the peak resident memory of that
+process. Adding up all steps gives less than the run: the rest is Airflow starting nine processes.
+
+```text
+{printed}
+```
+"""
 
 
-def run(*, home: Path, once: bool, console: Console) -> int:
+def run(*, home: Path, once: bool, console: Console, record: Path | None = None) -> int:
     """Lay out the flights, start everything, train twice over REST, say what happened, and stay up until Ctrl-C.
+
+    Parameters
+    ----------
+    record : Path, optional
+        Markdown file that gets what was printed, without login; ``docs/demo.md`` is made so.
 
     Returns
     -------
@@ -30,6 +47,7 @@ def run(*, home: Path, once: bool, console: Console) -> int:
         0, or 1 when a run did not succeed.
     """
     started = time.perf_counter()
+    console.record = record is not None
     root = Path.cwd()
     home = home.resolve()
     _prepare_flights(home, console)
@@ -46,6 +64,8 @@ def run(*, home: Path, once: bool, console: Console) -> int:
             succeeded = _train_twice(platform, console)
             _tell(platform, console, env)
             console.print(f"\n[bold]{time.perf_counter() - started:.0f} s in all.[/bold]")
+            if record is not None:
+                record.write_text(_MARKDOWN.format(shape=_shape(), printed=console.export_text().rstrip()))
             _tell_addresses(platform, console)
             if not once:
                 _stay_up(platform, console)
@@ -111,12 +131,19 @@ def _tell(platform: Platform, console: Console, env: Mapping[str, str]) -> None:
     from bnpipe.steps.story import tell_costs, tell_history, tell_training
 
     registry = Registry(platform.mlflow_url)
-    for version in registry.versions(MODEL):
-        console.rule(f"{MODEL} version {version.number}, rows until {version.tags['bnpipe.end'][:10]}", align="left")
-        tell_training(console, registry, version.run_id)
-        tell_costs(console, registry, version.run_id, STEPS)
+    for made in registry.versions(MODEL):
+        console.rule(f"{MODEL} version {made.number}, rows until {made.tags['bnpipe.end'][:10]}", align="left")
+        tell_training(console, registry, made.run_id)
+        tell_costs(console, registry, made.run_id, STEPS)
     console.rule("ledger", align="left")
     tell_history(console, registry.history(MODEL))
+
+
+def _shape() -> str:
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("bnpipe", "apache-airflow", "mlflow", "pandas", "numpy")
+    )
+    return f"{os.cpu_count()} cores, Python {platform_of.python_version()}, {versions}"
 
 
 def _tell_addresses(platform: Platform, console: Console) -> None:

@@ -39,7 +39,7 @@ def test_a_killed_task_is_tried_again_and_one_version_comes_out(tmp_path: Path, 
         client = platform.client
         client.wait_for_dag(DAG)
         client.unpause(DAG)
-        client.trigger(DAG, run="killed", conf={"end": "1979-01-01", "reason": "test of kills"})
+        client.trigger(DAG, run="killed", conf={"end": "1979-01-01", "promotion": "auto", "reason": "test of kills"})
         for task in ("learn", "register"):
             _kill_when_running(client, platform, "killed", task)
         ended = client.wait(DAG, "killed", timeout=300, check=platform.check)
