@@ -17,11 +17,12 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from bnpipe.cpd import CPD, Prior
     from bnpipe.data import Dataset
     from bnpipe.errors import BnpipeError
     from bnpipe.inference import Engine, Posterior, compile  # noqa: A004
     from bnpipe.knowledge import Knowledge
-    from bnpipe.network import CPD, Network, Prior
+    from bnpipe.network import Network
     from bnpipe.parameters import fit, log_likelihood_rows, merge, refit
     from bnpipe.schema import MISSING, Schema, Variable
     from bnpipe.structure import LearnedStructure, learn_structure

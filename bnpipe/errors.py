@@ -18,6 +18,7 @@
     │   └── TooDenseError         exact inference would cost too much; names the clique
     ├── GateFailed                an absolute gate said no; carries the verdicts
     ├── PromotionRefused          the alias was not moved, and why
+    ├── PlatformError             a server of the demo did not start, died or did not answer in time
     ├── StoreError                BNPIPE_STORE can't be read or written
     └── RegistryError             MLflow answered no
         ├── RegistryUnavailable   MLflow did not answer                         (retryable)
@@ -132,6 +133,10 @@ class GateFailed(BnpipeError):
 
 class PromotionRefused(BnpipeError):
     """The alias was not moved."""
+
+
+class PlatformError(BnpipeError):
+    """A server of the demo did not start, died or did not answer in time."""
 
 
 class StoreError(BnpipeError):

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from bnpipe.counts import FamilyCounts, table_cells
+from bnpipe.cpd import CPD, Prior, estimate
 from bnpipe.errors import FormatError, NetworkError, NoCountsError, SchemaError, shorten
 from bnpipe.graph import topological_order
 from bnpipe.schema import Schema
@@ -36,77 +36,6 @@ FORMAT: Final[int] = 1
 
 ROW_SUM_TOLERANCE: Final[float] = 0.01
 """How far from 1 a row of an imported CPD may sum; published BIF files are rounded."""
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Dirichlet pseudo-counts added to every cell of a CPD.
-
-    Parameters
-    ----------
-    kind : {"none", "bdeu", "jeffreys"}
-        ``none``: maximum likelihood. ``bdeu``: `equivalent_sample_size` rows spread evenly over each family's table
-        (Heckerman, Geiger & Chickering 1995, Machine Learning 20, p. 216). ``jeffreys``: 1/2 a cell.
-    equivalent_sample_size : float
-        In rows; positive for ``bdeu``, 0 otherwise.
-
-    Raises
-    ------
-    NetworkError
-        The two do not fit together.
-    """
-
-    kind: Literal["none", "bdeu", "jeffreys"] = "none"
-    equivalent_sample_size: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("none", "bdeu", "jeffreys"):
-            raise NetworkError(f"a prior is one of none, bdeu, jeffreys, got {shorten([repr(self.kind)])}")
-        size = self.equivalent_sample_size
-        if not (math.isfinite(size) and size > 0 if self.kind == "bdeu" else size == 0):
-            raise NetworkError(f"prior {self.kind!r} can't have an equivalent sample size of {size}")
-
-    def alpha(self, configurations: int, states: int) -> float:
-        """Give the pseudo-count of one cell of a table of that shape."""
-        if self.kind == "bdeu":
-            return self.equivalent_sample_size / (configurations * states)
-        return 0.5 if self.kind == "jeffreys" else 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class CPD:
-    """One node's conditional probabilities.
-
-    Parameters
-    ----------
-    node : str
-    parents : tuple of str
-    states : tuple of str
-    parent_states : tuple of tuple of str
-    table : float64 (*parent cardinalities, states)
-        The last axis sums to 1.
-    unseen : bool (*parent cardinalities)
-        Configurations without any row: what stands there is the prior's, uniform.
-    """
-
-    node: str
-    parents: tuple[str, ...]
-    states: tuple[str, ...]
-    parent_states: tuple[tuple[str, ...], ...]
-    table: NDArray[np.float64]
-    unseen: NDArray[np.bool_]
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.table, dtype=dtype, copy=copy)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Give one line a parent configuration and one column a state."""
-        lines = self.table.reshape(-1, len(self.states))
-        columns = pd.Index(self.states, name=self.node)
-        if not self.parents:
-            return pd.DataFrame(lines, columns=columns)
-        index = pd.MultiIndex.from_product(self.parent_states, names=list(self.parents))
-        return pd.DataFrame(lines, index=index, columns=columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -408,7 +337,7 @@ class Network:
 
     def to_pgmpy(self) -> DiscreteBayesianNetwork:
         """Give a pgmpy network with the same CPDs and state names."""
-        from bnpipe.bif import pgmpy_model
+        from bnpipe.pgmpy_models import pgmpy_model
 
         return pgmpy_model(self.schema, self.parents, {node: self.cpd(node).table for node in self.nodes})
 
@@ -421,34 +350,10 @@ class Network:
         NetworkError
             A node has no CPD, or a CPD names its parents' states otherwise than their own CPDs do.
         """
-        from bnpipe.bif import read_pgmpy
+        from bnpipe.pgmpy_models import read_pgmpy
 
         schema, parents, tables = read_pgmpy(model)
         return cls(schema, parents, tables=tables)
-
-
-def estimate(total: NDArray[np.int64], prior: Prior) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Turn counts into conditional probabilities.
-
-    Parameters
-    ----------
-    total : int64 (configurations, states)
-    prior : Prior
-
-    Returns
-    -------
-    table : float64 (configurations, states)
-        Uniform where there is nothing to go by.
-    seen : bool (configurations,)
-        Configurations with rows.
-    """
-    configurations, states = total.shape
-    alpha = prior.alpha(configurations, states)
-    rows = total.sum(axis=1, keepdims=True)
-    weight = rows + alpha * states
-    table = np.full(total.shape, 1.0 / states)
-    np.divide(total + alpha, weight, out=table, where=(rows > 0))
-    return table, rows[:, 0] > 0
 
 
 def complete_parents(nodes: Sequence[str], parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

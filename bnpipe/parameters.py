@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnpipe.counts import FamilyCounts, family_counts
+from bnpipe.cpd import Prior
 from bnpipe.data import Dataset, order_labels
 from bnpipe.errors import DataError, NetworkError, shorten
 from bnpipe.graph import topological_order
-from bnpipe.network import Network, Prior, complete_parents
+from bnpipe.network import Network, complete_parents
 
 
 def fit(data: Dataset, parents: Mapping[str, Sequence[str]], equivalent_sample_size: float = 0.0) -> Network:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bnpipe.cpd import Prior
 from bnpipe.data import Dataset
 from bnpipe.errors import DataError, FormatError, SchemaError
 from bnpipe.evaluation import Comparison, Evaluation, compare, evaluate
 from bnpipe.evaluation.calibration import calibrate, equal_mass_bins, mean_interval, percentile_interval, resample
 from bnpipe.evaluation.scores import brier, log_loss_rows, restrict, roc_auc
-from bnpipe.network import Network, Prior
+from bnpipe.network import Network
 from bnpipe.parameters import fit, log_likelihood_rows
 from bnpipe.schema import MISSING, Schema, Variable
 

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bnpipe.cpd import Prior
 from bnpipe.data import Dataset
 from bnpipe.errors import FormatError, NetworkError, NoCountsError
-from bnpipe.network import FORMAT, Network, Prior, topological_order
+from bnpipe.graph import topological_order
+from bnpipe.network import FORMAT, Network
 from bnpipe.parameters import fit
 from bnpipe.schema import Schema, Variable, bin_labels
 

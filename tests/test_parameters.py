@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bnpipe.cpd import Prior
 from bnpipe.data import Dataset
 from bnpipe.errors import DataError, NetworkError, NoCountsError
-from bnpipe.network import Network, Prior
+from bnpipe.network import Network
 from bnpipe.parameters import fit, log_likelihood_rows, merge, refit
 from bnpipe.schema import Schema, Variable
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import requests
 
-from bnpipe.demo.processes import PlatformError
+from bnpipe.errors import PlatformError
 
 _Json = Mapping[str, Any] | None
 FINISHED = frozenset({"success", "failed"})

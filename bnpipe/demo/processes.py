@@ -18,13 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from bnpipe.errors import BnpipeError
+from bnpipe.errors import PlatformError
 
 _SAME_START = 2.0  # seconds by which a clock correction may move a recorded start time
-
-
-class PlatformError(BnpipeError):
-    """A server did not start, died or did not answer in time."""
 
 
 @dataclass(frozen=True)

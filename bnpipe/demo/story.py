@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnpipe.demo.airflow_client import RunState, TaskState
 from bnpipe.demo.platform import Platform
-from bnpipe.demo.processes import PlatformError
+from bnpipe.errors import PlatformError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from bnpipe.cpd import Prior
 from bnpipe.data import Dataset
 from bnpipe.errors import SchemaError, shorten
 from bnpipe.inference import Engine
 from bnpipe.inference import compile as compile_network
-from bnpipe.network import Network, Prior
+from bnpipe.network import Network
 from bnpipe.parameters import log_likelihood_rows
 from bnpipe.schema import MISSING, Schema
 

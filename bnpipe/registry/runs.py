@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -151,11 +152,15 @@ class Runs:
         self.connection.call("set_terminated", run_id, status=status)
 
     def run_url(self, run_id: str) -> str:
-        """Give the address of a run's page; without a server, a text that names the run."""
+        """Give the address of a run's page; without a server, a text that names the run.
+
+        ``BNPIPE_MLFLOW_URL`` is where people's browsers find MLflow, if that is not where this process does.
+        """
         if not self.connection.remote:
             return f"runs:/{run_id}"
         experiment = self.connection.call("get_run", run_id).info.experiment_id
-        return f"{self.connection.shown.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        base = os.environ.get("BNPIPE_MLFLOW_URL") or self.connection.shown
+        return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def log_snapshot(self, run_id: str, name: str, uri: str, fingerprint: str, context: str = "training") -> None:
         """Record which rows a run used: where they lie and their fingerprint, never the rows.

@@ -25,6 +25,7 @@ LEAST_WIDTH = 74.0
 GAP = 22.0
 BEND = 12.0
 LAYER_GAP = 46.0
+MOST_BANDS: Final = 6
 MARGIN = 24.0
 LEAN = 10.0  # px an arc may move sideways between the boxes of a layer
 SWEEPS = 150
@@ -79,8 +80,12 @@ def arrange(parents: Mapping[str, Sequence[str]], tiers: Sequence[Sequence[str]]
     parents : mapping of str to sequence of str
         Parents of every node.
     tiers : sequence of sequence of str
-        Drawn as bands, earlier ones above; left out where arcs contradict them.
+        Drawn as bands, earlier ones above; left out where arcs contradict them, or where there are so many that
+        most hold one node alone: that is an order, not a banding.
     """
+    named = [tier for tier in tiers if set(tier) & set(parents)]
+    if len(named) > max(MOST_BANDS, len(parents) // 2):
+        tiers = ()
     order = _order_with_tiers(parents, tiers)
     kept = tuple(tuple(name for name in tier if name in parents) for tier in tiers) if order is not None else ()
     layers = _layers(parents, kept, order or _topological(parents) or tuple(parents))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bnpipe.config import Settings
 from bnpipe.registry import Registry
-from bnpipe.store import Store
+from bnpipe.store import Store, snapshot_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ def sweep(*, older_than_days: float = 30.0, dry_run: bool = True, settings: Sett
     registry = Registry(settings.tracking_uri)
     store = Store(settings.store)
     versions = [version for model in registry.models() for version in registry.versions(model)]
-    needed = {version.tags.get("bnpipe.snapshot_uri") for version in versions}
-    needed |= {f"runs/{version.training_key}" for version in versions}
+    needed = {f"runs/{version.training_key}" for version in versions}
+    needed |= {snapshot_key(version.tags.get("bnpipe.data_fingerprint", "")) for version in versions}
     cutoff = time.time() - older_than_days * 86_400
     kept = removed = freed = 0
     for item in store.items():
-        if item.name in needed or item.uri in needed or item.modified >= cutoff:
+        if item.name in needed or item.modified >= cutoff:
             kept += 1
             continue
         removed += 1

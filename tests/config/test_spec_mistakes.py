@@ -97,7 +97,7 @@ MORE_KEYS = [
     ),
     ("structure: {required: [[hours, size]]}", "arc hours -> size: no variable is named 'hours', did you mean 'hour'?"),
     ("structure: {forbidden: [[hour, sze]]}", "structure.forbidden[0]: arc hour -> sze: no variable is named 'sze'"),
-    ("structure: {forbidden: [[[hour], [sze]]]}", "structure.forbidden[0]: arc hour -> sze: no variable is named 'sze'"),
+    ("structure: {forbidden: [[[hour], sze]]}", "structure.forbidden[0]: arc hour -> sze: no variable is named 'sze'"),
     ("structure: {required: [[size]]}", "structure.required[0][1]: an arc is [parent, child]"),
     (
         "structure: {required: [[size, hour, region]]}",

@@ -12,7 +12,7 @@ import requests
 
 from bnpipe.demo.airflow_client import AirflowClient, TaskState
 from bnpipe.demo.platform import Platform, ending_on_sigterm
-from bnpipe.demo.processes import PlatformError
+from bnpipe.errors import PlatformError
 
 TINY_DAG = '''
 """A Dag of two tasks, for Airflow to find."""

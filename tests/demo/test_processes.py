@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bnpipe.demo.processes import PlatformError, Processes, free_port
+from bnpipe.demo.processes import Processes, free_port
+from bnpipe.errors import PlatformError
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 PARENT = """

@@ -17,8 +17,9 @@ import requests
 from compose_stack import Stack, process_environment, read, read_env_file
 
 from bnpipe.demo.airflow_client import AirflowClient
-from bnpipe.demo.processes import PlatformError, free_port
+from bnpipe.demo.processes import free_port
 from bnpipe.demo.secrets import write_env
+from bnpipe.errors import PlatformError
 
 ROOT = Path(__file__).resolve().parents[2]
 POSTGRES = os.environ.get("BNPIPE_TEST_POSTGRES", "")

@@ -100,6 +100,9 @@ def test_a_training_through_the_server(server: str, tmp_path: Path, monkeypatch:
     registry.promote("flights", 1, actor="eve", reason="back", kind="rollback", expected=2)
     assert [entry.to for entry in registry.history("flights")] == [1, 2, 1]
     assert registry.run_url(run_id).startswith(f"{server}/#/experiments/")
+    monkeypatch.setenv("BNPIPE_MLFLOW_URL", "https://mlflow.example.com/")
+    assert registry.run_url(run_id).startswith("https://mlflow.example.com/#/experiments/")
+    monkeypatch.delenv("BNPIPE_MLFLOW_URL")
     with urllib.request.urlopen(registry.run_url(run_id), timeout=5) as page:
         assert page.status == 200
     registry.finish_run(run_id, "FINISHED")
