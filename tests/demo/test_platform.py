@@ -16,6 +16,7 @@ from bnpipe.errors import PlatformError
 
 TINY_DAG = '''
 """A Dag of two tasks, for Airflow to find."""
+import os
 from airflow.sdk import dag, task
 
 @dag(schedule=None, params={"factor": 2})
