@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, get_args
-from zoneinfo import ZoneInfo
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
-
-from bnpipe.errors import DataError
 
 if TYPE_CHECKING:
     from bnpipe.config import ModelSpec, Overrides
@@ -91,13 +88,12 @@ def overrides_of(params: Mapping[str, Any]) -> Overrides:
 
     Raises
     ------
-    pydantic.ValidationError
-        A value that the form does not allow, e.g. given by an older client.
+    SpecError
+        A field or a value that the form does not have, e.g. in a conf over REST.
     """
     from bnpipe.config import Overrides
 
-    known = Overrides.model_fields
-    return Overrides(**{name: value for name, value in params.items() if name in known and value is not None})
+    return Overrides.of(params)
 
 
 def moment_of(spec: ModelSpec, run: Any, end: date | None) -> datetime | date:
@@ -118,25 +114,13 @@ def moment_of(spec: ModelSpec, run: Any, end: date | None) -> datetime | date:
         The timetable asks for a window after the end of the source: nothing to learn, and no error.
     """
     if end is not None:
-        _refuse_future(spec, end, max(run.run_after, run.start_date or run.run_after))
-    asked: datetime | date = end or run.data_interval_end or run.logical_date or run.run_after
+        spec.check_end(end, now=max(run.run_after, run.start_date or run.run_after))
+        return end
+    asked: datetime = run.data_interval_end or run.logical_date or run.run_after
     ended = spec.ended(asked)
-    if ended is None or spec.source.until is None:
-        return asked
-    last = spec.source.until + timedelta(days=1)
-    if end is not None:
-        raise DataError(f"end: {end} is too late: {ended}; the latest end is {last}")
-    if run.run_type in BY_TIMETABLE:
+    if ended is not None and run.run_type in BY_TIMETABLE:
         raise AirflowSkipException(f"{ended}; this run's window would end on {spec.window_at(asked).end.date()}")
-    return last
-
-
-def _refuse_future(spec: ModelSpec, end: date, started: datetime) -> None:
-    if datetime.combine(end, time(), ZoneInfo(spec.source.time_zone)) > started:
-        raise DataError(
-            f"end: {end} in {spec.source.time_zone} is later than this run's start, "
-            f"{started.astimezone(UTC):%Y-%m-%d %H:%M} UTC: its rows are not there yet; choose an earlier date"
-        )
+    return spec.newest(asked)
 
 
 def actor_of(run: Any) -> str:

@@ -151,6 +151,8 @@ def connection_in_environment(name: str) -> Iterator[None]:
 
     Nothing is logged; Airflow masks the connection's secrets in whatever else is.
     """
+    from bnpipe.source import connection_variable
+
     variable = connection_variable(name)
     url = None if variable in os.environ else airflow_connection(name)
     if url is None:
@@ -161,11 +163,6 @@ def connection_in_environment(name: str) -> Iterator[None]:
         yield
     finally:
         del os.environ[variable]
-
-
-def connection_variable(name: str) -> str:
-    """Name the variable in which :func:`bnpipe.source.resolve_connection` looks for a connection."""
-    return "BNPIPE_CONN_" + "".join(letter if letter.isalnum() else "_" for letter in name.upper())
 
 
 def airflow_connection(name: str) -> str | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
 
 from bnpipe.config.bif import read_parents
+from bnpipe.config.scalars import did_you_mean
 from bnpipe.config.variables import EdgesVariable, QuantilesVariable, StatesVariable
-from bnpipe.errors import SchemaError, SpecError, shorten
+from bnpipe.errors import DataError, SchemaError, SpecError, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,13 +23,45 @@ if TYPE_CHECKING:
     from bnpipe.schema import Schema, Variable
 
 
+def read_overrides(values: Mapping[str, Any]) -> Overrides:
+    """See :meth:`Overrides.of`."""
+    from bnpipe.config.loading import wording
+    from bnpipe.config.spec import Overrides
+
+    try:
+        return Overrides.model_validate(dict(values))
+    except ValidationError as error:
+        problems = []
+        for found in error.errors(include_url=False):
+            key, known = str(found["loc"][0]), Overrides.model_fields
+            if key not in known:
+                problems.append(f"{key}: no run can change this{did_you_mean(key, known)}; it can {', '.join(known)}")
+            else:
+                problems.append(f"{key}: {wording(found['loc'], found)}")
+    raise SpecError("\n".join(problems), problems=tuple(problems))
+
+
+def check_end(spec: ModelSpec, end: date, now: datetime) -> None:
+    """See :meth:`ModelSpec.check_end`."""
+    zone, last = spec.source.time_zone, spec.source.last_end
+    today = now.astimezone(ZoneInfo(zone)).date()
+    if end > today:
+        raise DataError(
+            f"{spec.name}: the window can't end on {end}, in {zone} it is only {today} and its rows are not there yet; "
+            f"the latest end is {min(today, last or today)}"
+        )
+    if last is not None and end > last:
+        raise DataError(f"{spec.name}: the window can't end on {end}, {spec.ended(end)}; the latest end is {last}")
+
+
 def check_overrides(spec: ModelSpec, overrides: Overrides) -> None:
     """Refuse changes that contradict the rest of the spec.
 
     Raises
     ------
     SpecError
-        A score or a limit of parents for a graph that experts drew, or fewer parents than are required.
+        A score or a limit of parents for a graph that experts drew, fewer parents than are required, or a prior for
+        maximum likelihood.
     """
     structure = spec.structure
     for key in ("score", "max_parents"):
@@ -33,6 +70,12 @@ def check_overrides(spec: ModelSpec, overrides: Overrides) -> None:
             raise SpecError(
                 f"{spec.name}: {key} = {value} has no effect, the graph is drawn by experts; leave it empty"
             )
+    size, estimator = overrides.equivalent_sample_size, overrides.estimator or spec.parameters.estimator
+    if size is not None and estimator == "mle":
+        raise SpecError(
+            f"{spec.name}: equivalent_sample_size = {size:g} has no effect with the estimator mle, which has no prior; "
+            "choose the estimator bayes, or leave it empty"
+        )
     limit = overrides.max_parents
     if limit is not None:
         for child in dict.fromkeys(child for _, child in structure.required):

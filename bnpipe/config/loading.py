@@ -205,7 +205,7 @@ def _explain(path: Path, document: Document, error: ValidationError) -> Iterator
         if item["type"] == "missing" and item["loc"] in misspelt:
             continue
         key = _key(item["loc"])
-        yield Problem(str(path), document.line(key), yaml_lines.show(key), _message(key, item))
+        yield Problem(str(path), document.line(key), yaml_lines.show(key), wording(key, item))
 
 
 def _meant(item: Mapping[str, Any]) -> str | None:
@@ -219,7 +219,8 @@ def _key(location: tuple[str | int, ...]) -> yaml_lines.Path:
     return tuple(part for part in location if not str(part).startswith("<") and part != "[key]")
 
 
-def _message(key: yaml_lines.Path, found: Mapping[str, Any]) -> str:
+def wording(key: yaml_lines.Path, found: Mapping[str, Any]) -> str:
+    """Say in our words what pydantic found at a key: what was given, and what is allowed."""
     kind, got, context = str(found["type"]), found["input"], found.get("ctx", {})
     if kind == "extra_forbidden":
         meant = _meant(found)

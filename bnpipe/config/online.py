@@ -123,10 +123,8 @@ def _rows(draft: Draft, spec: ModelSpec, connection: Connection, now: datetime |
     from bnpipe.source import read_window, span
 
     at: date | datetime
-    if spec.source.until is not None:
-        at = spec.source.until + timedelta(days=1)
-    elif spec.schedule is not None:
-        at = now or datetime.now(UTC)
+    if spec.source.until is not None or spec.schedule is not None:
+        at = spec.newest(now or datetime.now(UTC))
     else:
         held = span(connection, spec.query())
         if held is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -68,6 +69,11 @@ class SourceSpec(Part):
         if "path" in info.data and (info.data["path"] is None) == (sql is None):
             raise ValueError("give either `path` or `sql`")
         return sql
+
+    @property
+    def last_end(self) -> date | None:
+        """The midnight that ends the source's last day: no window ends later. None: the source goes on."""
+        return None if self.until is None else self.until + timedelta(days=1)
 
 
 class WindowSpec(Part):
@@ -224,6 +230,19 @@ class Overrides(Part):
     )
     reason: str | None = Field(default=None, max_length=1000, description="Why a person started this run.")
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Overrides:
+        """Read a filled form or the options of the command line; None is left out.
+
+        Raises
+        ------
+        SpecError
+            Every unknown key and wrong value, with what was given and what is allowed.
+        """
+        from bnpipe.config.builders import read_overrides
+
+        return read_overrides(values)
+
 
 class ModelSpec(Part):
     """The specification of one network."""
@@ -316,10 +335,34 @@ class ModelSpec(Part):
 
     def ended(self, at: datetime | date) -> str | None:
         """Say why there is nothing new to learn at `at`, if the source has ended before; else None."""
-        until = self.source.until
-        if until is None or self.window_at(at).end.date() <= until + timedelta(days=1):
+        last = self.source.last_end
+        if last is None or self.window_at(at).end.date() <= last:
             return None
-        return f"the source of {self.name} has ended: source.until is {until}"
+        return f"the source of {self.name} has ended: source.until is {self.source.until}"
+
+    def newest(self, now: datetime) -> datetime | date:
+        """Say as of when the newest window is learned: `now`, or the day after the source's last if it has ended."""
+        last = self.source.last_end
+        return last if last is not None and self.ended(now) else now
+
+    def check_end(self, end: date, *, now: datetime) -> None:
+        """Refuse a window that a person wants to end where its rows can't be there.
+
+        Parameters
+        ----------
+        end : date
+            The local midnight that begins this day.
+        now : datetime
+            With its offset.
+
+        Raises
+        ------
+        DataError
+            That midnight has not come yet, or lies after the end of the source; names the latest that will do.
+        """
+        from bnpipe.config.builders import check_end
+
+        check_end(self, end, now)
 
     def query(self) -> Query:
         """Say which rows and columns to read; columns are renamed to the variables' names."""

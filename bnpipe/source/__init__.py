@@ -7,7 +7,7 @@ Whatever the source, :func:`read_window` leaves one Parquet file: the query's co
 
 from __future__ import annotations
 
-from bnpipe.source.connection import Connection, package_file, resolve_connection
+from bnpipe.source.connection import Connection, connection_variable, package_file, resolve_connection
 from bnpipe.source.query import Query
 from bnpipe.source.reading import ReadResult, describe, read_window, span
 from bnpipe.source.window import Window, find_time_zone, window_at
@@ -17,6 +17,7 @@ __all__ = [
     "Query",
     "ReadResult",
     "Window",
+    "connection_variable",
     "describe",
     "find_time_zone",
     "package_file",

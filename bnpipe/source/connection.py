@@ -44,6 +44,11 @@ class Connection:
         return self.kind == "files" and "://" in (self.url or "")
 
 
+def connection_variable(name: str) -> str:
+    """Name the environment variable that holds a connection's URL: ``claims feed`` is ``BNPIPE_CONN_CLAIMS_FEED``."""
+    return "BNPIPE_CONN_" + "".join(letter if letter.isalnum() else "_" for letter in name.upper())
+
+
 def resolve_connection(name: str, environ: Mapping[str, str] = os.environ) -> Connection:
     """Find a connection by name.
 
@@ -56,7 +61,7 @@ def resolve_connection(name: str, environ: Mapping[str, str] = os.environ) -> Co
     SettingsError
         No such variable, or a URL that is none of these.
     """
-    variable = "BNPIPE_CONN_" + "".join(letter if letter.isalnum() else "_" for letter in name.upper())
+    variable = connection_variable(name)
     url = environ.get(variable)
     if not url:
         if name == "local":

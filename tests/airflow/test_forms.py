@@ -11,7 +11,7 @@ from shop_bench import SPEC
 
 from bnpipe.airflow.forms import actor_of, moment_of, overrides_of
 from bnpipe.config import load_spec
-from bnpipe.errors import DataError
+from bnpipe.errors import DataError, SpecError
 
 NIGHT = datetime(2026, 2, 10, 2, 0, tzinfo=UTC)
 LATER = datetime(2026, 3, 5, 9, 30, tzinfo=UTC)
@@ -60,7 +60,7 @@ def test_a_run_by_hand_learns_as_of_the_form_then_its_date_then_its_start(spec):
 def test_an_end_that_has_not_come_yet_is_refused(spec):
     """The midnight at which today begins is the last one whose rows can be there."""
     assert moment_of(spec, DagRun(), date(2026, 3, 5)) == date(2026, 3, 5)
-    with pytest.raises(DataError, match="2026-03-06 in Europe/Berlin is later than this run's start"):
+    with pytest.raises(DataError, match="can't end on 2026-03-06, in Europe/Berlin it is only 2026-03-05"):
         moment_of(spec, DagRun(), date(2026, 3, 6))
 
 
@@ -102,3 +102,9 @@ def test_a_blank_form_overrides_nothing():
     filled = overrides_of({"end": "2026-02-01", "score": "aic", "relearn_schema": True, "max_parents": 0})
     assert filled.end == date(2026, 2, 1)
     assert (filled.score, filled.relearn_schema, filled.max_parents) == ("aic", True, 0)
+
+
+def test_a_field_that_the_form_does_not_have_is_refused():
+    """Airflow lets any key of a conf through; a misspelt one would be ignored in silence."""
+    with pytest.raises(SpecError, match="max_parent: .* did you mean 'max_parents'"):
+        overrides_of({"max_parent": 2})

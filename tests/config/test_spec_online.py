@@ -42,6 +42,8 @@ def test_a_source_that_answers_is_no_problem(check):
     """Its own last day is taken where the spec neither ends nor schedules it."""
     assert check(GOOD) == []
     assert check(GOOD.replace("timestamp: at", "timestamp: at, until: 2013-04-20")) == []
+    going_on = GOOD.replace("timestamp: at", "timestamp: at, until: 2099-12-31")
+    assert check(going_on, now=datetime(2013, 5, 1, 6, tzinfo=UTC)) == []
     assert check(GOOD + "schedule: '@daily'\n", now=datetime(2013, 5, 1, 6, tzinfo=UTC)) == []
 
 

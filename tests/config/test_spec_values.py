@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bnpipe.config import ModelSpec, Overrides, load_spec
 from bnpipe.config.scalars import cron_sets, looks_per_year
-from bnpipe.errors import FormatError, SchemaError, SpecError
+from bnpipe.errors import DataError, FormatError, SchemaError, SpecError
 from bnpipe.release import GateLimits, PromotionRule
 
 TIERS = "structure: {tiers: [[region], [hour, size]], required: [[region, size], [hour, size]]}\n"
@@ -97,10 +97,44 @@ def test_a_run_may_not_contradict_the_spec(spec, write):
 
 def test_overrides_read_what_a_form_sends():
     """Text of a date, nothing for what was left empty; anything else is refused."""
-    assert Overrides.model_validate({"end": "2013-12-31", "score": None}).end == date(2013, 12, 31)
-    for wrong in ({"end": "yesterday"}, {"score": "bik"}, {"max_parents": -1}, {"sql": "x"}):
-        with pytest.raises(ValidationError):
-            Overrides.model_validate(wrong)
+    read = Overrides.of({"end": "2013-12-31", "score": None, "relearn_schema": None})
+    assert read.model_dump(exclude_defaults=True) == {"end": date(2013, 12, 31)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"end": "yesterday"}, "end: got 'yesterday'; write a date as 2013-12-31"),
+        ({"score": "bik"}, "score: got 'bik'; allowed are bic, aic, bdeu, bds, k2, ll, did you mean bic?"),
+        ({"max_parents": -1}, "max_parents: got '-1'; input should be greater than or equal to 0"),
+        ({"max_parents": "two"}, "max_parents: got 'two'; write a whole number"),
+        ({"equivalent_sample_size": float("nan")}, "equivalent_sample_size: got 'nan'; write a finite number"),
+        ({"max_parent": 2}, "max_parent: no run can change this, did you mean 'max_parents'?; it can end, score, "),
+    ],
+)
+def test_wrong_overrides_are_told_by_key(wrong, told):
+    """What was given and what is allowed, as an error of bnpipe."""
+    with pytest.raises(SpecError) as caught:
+        Overrides.of(wrong)
+    assert str(caught.value).startswith(told)
+
+
+def test_every_wrong_override_is_told():
+    """Not only the first."""
+    with pytest.raises(SpecError) as caught:
+        Overrides.of({"end": "2013-02-30", "sql": "x", "reason": "r" * 1001})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["end", "reason", "sql"]
+    assert len(str(caught.value)) < 500
+
+
+def test_a_prior_for_maximum_likelihood_is_refused(spec, write):
+    """It would change nothing but the training's identity."""
+    with pytest.raises(SpecError, match="equivalent_sample_size = 5 has no effect with the estimator mle"):
+        spec.apply(Overrides(equivalent_sample_size=5))
+    bayes = load_spec(write(GOOD + "parameters: {estimator: bayes}\n"))
+    assert bayes.apply(Overrides(equivalent_sample_size=5)).equivalent_sample_size() == 5.0
+    with pytest.raises(SpecError, match="has no effect"):
+        bayes.apply(Overrides(estimator="mle", equivalent_sample_size=5))
 
 
 def test_a_window_ends_at_a_local_midnight(write):
@@ -118,6 +152,33 @@ def test_a_source_that_has_ended_says_so(write, spec):
     assert ended.ended(date(2014, 1, 1)) is None
     assert "has ended: source.until is 2013-12-31" in str(ended.ended(date(2014, 1, 2)))
     assert spec.ended(date(2099, 1, 1)) is None
+
+
+def test_the_newest_window_ends_now_or_with_the_source(write, spec):
+    """Of a source that has ended it is always the same."""
+    now = datetime(2014, 6, 1, 6, tzinfo=UTC)
+    ended = load_spec(write(GOOD.replace("timestamp: at", "timestamp: at, until: 2013-12-31")))
+    assert spec.newest(now) == now
+    assert ended.newest(now) == date(2014, 1, 1)
+    assert ended.newest(datetime(2013, 12, 30, 6, tzinfo=UTC)) == datetime(2013, 12, 30, 6, tzinfo=UTC)
+
+
+def test_an_end_that_has_not_come_is_refused(write, spec):
+    """The midnight is that of the spec's time zone; Berlin is an hour ahead of UTC in winter."""
+    spec.check_end(date(2014, 1, 2), now=datetime(2014, 1, 1, 23, 30, tzinfo=UTC))
+    with pytest.raises(DataError, match=r"2014-01-02, in Europe/Berlin it is only 2014-01-01 .* is 2014-01-01"):
+        spec.check_end(date(2014, 1, 2), now=datetime(2014, 1, 1, 22, 30, tzinfo=UTC))
+
+
+def test_an_end_after_the_last_day_is_refused(write):
+    """The latest end is named, also when both reasons hold."""
+    ended = load_spec(write(GOOD.replace("timestamp: at", "timestamp: at, until: 2013-12-31")))
+    now = datetime(2014, 6, 1, tzinfo=UTC)
+    ended.check_end(date(2014, 1, 1), now=now)
+    with pytest.raises(DataError, match=r"source\.until is 2013-12-31; the latest end is 2014-01-01"):
+        ended.check_end(date(2014, 1, 2), now=now)
+    with pytest.raises(DataError, match=r"it is only 2014-06-01 .* the latest end is 2014-01-01"):
+        ended.check_end(date(2014, 6, 2), now=now)
 
 
 def test_the_query_renames_columns(write):
