@@ -20,20 +20,30 @@
     ├── PromotionRefused          the alias was not moved, and why
     ├── PlatformError             a server of the demo did not start, died or did not answer in time
     ├── StoreError                BNPIPE_STORE can't be read or written
+    │   └── StoreUnavailable      it may be back in a minute                    (retryable)
     └── RegistryError             MLflow answered no
         ├── RegistryUnavailable   MLflow did not answer                         (retryable)
         └── VersionNotFound       no such model, version or alias
 
-Messages name the thing, say what to do and stay short however large the data; use :func:`shorten`.
+Messages name the thing, say what to do, stay short however large the data (:func:`shorten`) and hold no passwords
+(:func:`hide_secrets`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, ClassVar, Final
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from bnpipe.verdict import Verdict
+
+# Up to the last @ of the word: a password may hold @ and / unescaped. `host:5000/` is no user and password.
+_USER_INFO: Final = re.compile(r"://(?:[^/\s:@\[]*:(?!\d+(?:[/?#]|$))\S*|[^/\s]*)@")
+_SECRET_FIELD: Final = re.compile(
+    r"([?&][^=&\s]*(?:passw|pwd|secret|token|key|sig|credential)[^=&\s]*=)([^&\s]*)", re.IGNORECASE
+)
 
 
 def shorten(items: Iterable[object], *, limit: int = 5) -> str:
@@ -42,6 +52,33 @@ def shorten(items: Iterable[object], *, limit: int = 5) -> str:
     shown = ", ".join(text if len(text) <= 60 else text[:57] + "..." for text in listed[:limit])
     rest = len(listed) - limit
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def hide_secrets(text: str, *, of: str = "", mark: str = "***@") -> str:
+    """Blank out ``user:password@`` in every URL of a text, and values of its query that sound secret.
+
+    Parameters
+    ----------
+    text : str
+        A URL, or a message that may hold some.
+    of : str
+        A URL whose password must not show even where no URL stands around it: drivers quote what they misread.
+    mark : str
+        What takes the place of ``user:password@``.
+    """
+    for secret in _secrets_of(of):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return _SECRET_FIELD.sub(r"\1***", _USER_INFO.sub(f"://{mark}", text))
+
+
+def _secrets_of(url: str) -> Iterator[str]:
+    """List the URL, its secrets and, as drivers may cut a password at ``@ / ? # :``, their pieces; longest first."""
+    found = _USER_INFO.search(url)
+    password = found[0].removeprefix("://")[:-1].partition(":")[2] if found else ""
+    secrets = [password, *(value for _, value in _SECRET_FIELD.findall(url))]
+    secrets += [unquote(secret) for secret in secrets]
+    pieces = {piece for secret in secrets for piece in re.split(r"[@/?#:]", secret)}
+    yield from sorted({url, *secrets, *pieces} - {""}, key=len, reverse=True)
 
 
 class BnpipeError(Exception):
@@ -141,6 +178,12 @@ class PlatformError(BnpipeError):
 
 class StoreError(BnpipeError):
     """BNPIPE_STORE can't be read or written."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer; it may be back in a minute."""
+
+    retryable = True
 
 
 class RegistryError(BnpipeError):

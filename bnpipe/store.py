@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +21,20 @@ import numpy as np
 import pandas as pd
 
 from bnpipe.data import Dataset
-from bnpipe.errors import DataError, FormatError, SchemaError, StoreError, shorten
+from bnpipe.errors import DataError, FormatError, SchemaError, StoreError, StoreUnavailable, hide_secrets, shorten
 from bnpipe.schema import Schema
 
 DEFAULT_STORE: Final = ".bnpipe/store"
 BATCH_ROWS: Final = 1 << 17
+FOLDERS: Final = ("runs", "snapshots")  # all that a store holds
+AWAY: Final = frozenset(
+    {
+        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN),
+        *(errno.EHOSTUNREACH, errno.EBUSY),  # EBUSY: what s3fs makes of "slow down"
+    }
+)
+# Parts of the names that Python, botocore, aiohttp, Google's and Azure's clients give to such errors and their bases.
+AWAY_NAMES: Final = ("Connect", "Timeout", "Disconnected", "HTTPClient", "Transport", "Unavailable", "ServiceRe")
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ class Store:
         self._local = "file" in np.atleast_1d(self._files.protocol)
 
     def __repr__(self) -> str:
-        return f"Store({self._files.unstrip_protocol(self._root)!r})"
+        return f"Store({hide_secrets(self._files.unstrip_protocol(self._root))!r})"
 
     def put_snapshot(self, path: Path) -> Snapshot:
         """Keep a Parquet file; the same rows are kept once, and count as young again.
@@ -174,17 +184,24 @@ class Store:
         return content.decode("utf-8")
 
     def exists(self, key: str) -> bool:
-        """Whether there is a file of that name."""
-        with self._talking("read", key):
-            return bool(self._files.isfile(self._place(key)))
+        """Whether there is a file of that name.
+
+        Raises
+        ------
+        StoreUnavailable
+            Nobody knows: the store did not answer.
+        """
+        with self._talking("read", key), suppress(FileNotFoundError, NotADirectoryError):
+            return bool(self._files.info(self._place(key))["type"] == "file")  # `isfile` is False in an outage, too
+        return False
 
     def list(self, prefix: str = "") -> tuple[str, ...]:
         """List the names that begin with a folder's, sorted."""
         return tuple(sorted(self._sizes(prefix)))
 
     def items(self) -> tuple[Item, ...]:
-        """List what can be deleted as a whole, sorted by name."""
-        sizes = self._sizes("")
+        """List what can be deleted as a whole, sorted by name; files beside the store's own are none of it."""
+        sizes = {key: size for folder in FOLDERS for key, size in self._sizes(folder).items()}
         members: dict[str, list[str]] = {}
         for key in sizes:
             members.setdefault("/".join(key.split("/")[:2]), []).append(key)
@@ -199,9 +216,8 @@ class Store:
             The store can't be written, or the name is empty.
         """
         place = self._place(name)
-        with self._talking("write", name):
-            if self._files.exists(place):
-                self._files.rm(place, recursive=True)
+        with self._talking("write", name), suppress(FileNotFoundError):
+            self._files.rm(place, recursive=True)
 
     def uri(self, key: str) -> str:
         """Say where a name lies."""
@@ -247,12 +263,34 @@ class Store:
 
     @contextmanager
     def _talking(self, verb: str, key: str) -> Iterator[None]:
+        """Turn the errors of file systems, which need be no OSError behind a URL, into ours."""
         try:
             yield
-        except OSError as error:
-            if verb == "read" and isinstance(error, FileNotFoundError):
-                raise StoreError(f"{key} is not in {self!r}") from error
-            raise StoreError(f"can't {verb} {key} in {self!r}: {error.strerror or error}") from error
+        except FileNotFoundError as error:
+            told = f"{key} is not in {self!r}" if verb == "read" else self._failure(verb, key, error)
+            raise StoreError(told) from error
+        except Exception as error:
+            if _is_away(error):
+                raise StoreUnavailable(self._failure(verb, key, error)) from error
+            if isinstance(error, OSError) or _is_foreign(error):
+                raise StoreError(self._failure(verb, key, error)) from error
+            raise
+
+    def _failure(self, verb: str, key: str, error: Exception) -> str:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return f"can't {verb} {key} in {self!r}: {hide_secrets(str(reason))}"
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the same call may succeed in a minute."""
+    if isinstance(error, OSError) and error.errno in AWAY:
+        return True
+    return any(part in kind.__name__ for kind in type(error).__mro__ for part in AWAY_NAMES)
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Whether a library defined this error; Python's own are mistakes of the program, bnpipe's are told already."""
+    return type(error).__module__.partition(".")[0] not in ("builtins", "bnpipe")
 
 
 def open_duckdb(database: str | None = None) -> Any:

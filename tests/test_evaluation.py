@@ -365,6 +365,18 @@ def test_another_graph_is_another_graph() -> None:
     assert found.targets[0].mean > 0
 
 
+def test_equivalent_graphs_are_the_same_graph() -> None:
+    """An arc that may be turned makes no other graph; one into a collider does."""
+    turned = fit(TRAINING, {"rain": (), "hour": (), "late": ("how",), "how": ()})
+    chain = fit(TRAINING, {"rain": (), "hour": (), "late": (), "how": ("late",)})
+    assert turned.structure_hash != chain.structure_hash
+    found = compare(turned, chain, HELD_OUT, targets=["late"])
+    assert found.same_graph
+    assert found.mean == pytest.approx(0.0, abs=0.01)
+    out_of_collider = fit(TRAINING, {**PARENTS, "rain": ("late",), "late": ("hour",)})
+    assert not compare(out_of_collider, NETWORK, HELD_OUT, targets=["late"]).same_graph
+
+
 def test_only_later_clusters_count() -> None:
     """Labels after the bound; none left is an answer; rows without labels can't be told apart."""
     found = compare(NETWORK, NETWORK, HELD_OUT, targets=["late"], after="2024-03-15")

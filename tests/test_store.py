@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import uuid
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnpipe.errors import DataError, FormatError, SchemaError, StoreError
+from bnpipe.errors import DataError, FormatError, SchemaError, StoreError, StoreUnavailable
 from bnpipe.schema import MISSING, Schema, Variable, bin_labels
 from bnpipe.store import Snapshot, Store, fingerprint, load_dataset, load_frame
 
@@ -168,6 +169,94 @@ def test_items_are_what_can_go_as_a_whole(store: Store, snapshot_file: Path) -> 
     store.delete("runs/k1")
     store.delete("runs/k1")
     assert store.list("runs") == ("runs/k2/a.json",)
+
+
+def test_files_of_other_people_are_no_items(tmp_path: Path) -> None:
+    """In a folder that is shared with others only what the store itself wrote may ever be swept."""
+    store = Store(str(tmp_path))
+    store.write_text("runs/k1/a.json", "12")
+    for stranger in ("thesis.tex", "photos/2024/cat.jpg", "snapshots.bak/x"):
+        path = tmp_path / stranger
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert [item.name for item in store.items()] == ["runs/k1"]
+
+
+class EndpointConnectionError(Exception):
+    """As botocore's, which is no OSError."""
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        TimeoutError("timed out"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        EndpointConnectionError("Could not connect to https://key:hunter2@minio:9000"),
+    ],
+    ids=lambda outage: type(outage).__name__ + str(outage)[:10],
+)
+def test_a_store_that_is_away_may_be_back(store: Store, monkeypatch: pytest.MonkeyPatch, outage: Exception) -> None:
+    """Whatever is asked; that a file is not there is never concluded from silence, and no password is shown."""
+    store.write_text("runs/k/x", "1")
+    break_store(store, monkeypatch, outage)
+    asks = (
+        lambda: store.write_text("runs/k/x", "2"),
+        lambda: store.read_text("runs/k/x"),
+        lambda: store.exists("runs/k/x"),
+        lambda: store.delete("runs/k"),
+        store.items,
+    )
+    for ask in asks:
+        with pytest.raises(StoreUnavailable, match=r"can't (read|write) runs") as caught:
+            ask()
+        assert caught.value.retryable
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
+        (NoCredentialsError("Unable to locate credentials"), "Unable to locate credentials"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_waiting_does_not_help_against_the_rest(
+    store: Store, monkeypatch: pytest.MonkeyPatch, trouble: Exception, message: str
+) -> None:
+    """No space, no permission, a read-only folder, no credentials: told as they are, and no draft is left."""
+    break_store(store, monkeypatch, trouble)
+    with pytest.raises(StoreError, match=f"can't write runs/k/x in Store.*{message}") as caught:
+        store.write_text("runs/k/x", "2")
+    assert caught.type is StoreError
+    monkeypatch.undo()
+    assert store.list() == ()
+
+
+def test_mistakes_of_the_program_are_no_errors_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep their type."""
+    break_store(store, monkeypatch, TypeError("unexpected keyword"))
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        store.write_text("runs/k/x", "2")
+
+
+def break_store(store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Let every call of the file system below raise `error`."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    for method in ("put_file", "cat_file", "info", "rm", "find"):
+        monkeypatch.setattr(store._files, method, fail)
 
 
 def test_the_default_store_lies_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

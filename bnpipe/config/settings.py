@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bnpipe.errors import SettingsError
+from bnpipe.errors import SettingsError, hide_secrets
 
 if TYPE_CHECKING:
     from bnpipe.source import Connection
@@ -80,12 +79,6 @@ class Settings:
             f"Settings(models={str(self.models)!r}, data={str(self.data)!r}, store={hide_secrets(self.store)!r}, "
             f"tracking_uri={hide_secrets(self.tracking_uri)!r}, connections: {names})"
         )
-
-
-def hide_secrets(url: str) -> str:
-    """Blank out what stands between ``://`` and ``@``, and values of the query that sound secret."""
-    url = re.sub(r"://[^/\s]*@", "://***@", url)
-    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key|sig)[^=&]*=)[^&]*", r"\1***", url)
 
 
 def _folder(given: Mapping[str, str], variable: str, default: Path, base: Path) -> Path:

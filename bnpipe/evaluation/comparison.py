@@ -24,6 +24,7 @@ from bnpipe.evaluation.scores import (
     members,
     proper_network,
 )
+from bnpipe.graph import cpdag
 from bnpipe.network import Network
 from bnpipe.schema import MISSING, Schema
 
@@ -39,6 +40,8 @@ def compare(
     champion_held_out: Dataset | None = None,
 ) -> Comparison:
     """Measure d = ln p_new − ln p_old and the targets' log-loss, cluster by cluster, under the Jeffreys prior.
+
+    Markov equivalent graphs hold the same distributions (Verma & Pearl 1990), so they count as the same graph.
 
     Parameters
     ----------
@@ -79,7 +82,7 @@ def compare(
     mean, standard_error = _moments(means)
     return Comparison(
         same_schema=same_schema,
-        same_graph=same_schema and challenger.structure_hash == champion.structure_hash,
+        same_graph=same_schema and cpdag(challenger.parents) == cpdag(champion.parents),
         rows=new.rows.rows,
         impossible_rows=impossible,
         cluster_means=means,

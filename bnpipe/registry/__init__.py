@@ -6,9 +6,8 @@ The only package that imports mlflow, and only inside its functions.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
 
 from bnpipe.errors import VersionNotFound
 from bnpipe.registry.client import Connection
@@ -22,14 +21,11 @@ from bnpipe.registry.entries import (
     Request,
     read_entries,
 )
-from bnpipe.registry.ledger import LEDGER_TAG, Ledger
+from bnpipe.registry.ledger import CHAMPION, LEDGER_TAG, Ledger
 from bnpipe.registry.runs import Runs
 from bnpipe.registry.versions import Version, Versions
 
 __all__ = ["ANY", "Anywhere", "LedgerEntry", "Reconciliation", "Registry", "Version", "describe"]
-
-VERDICT_TAG: Final = "bnpipe.verdict"
-BARRED_TAG: Final = "bnpipe.barred"
 
 
 class Registry(Runs, Versions):
@@ -92,9 +88,9 @@ class Registry(Runs, Versions):
             The champion this was decided against; None: that there was none.
         kind : {"promotion", "rollback"}
         key : str
-            Names this request for good, as an Airflow run id does: a retry with the same key gives the entry of the
-            first attempt. Without a key the same arguments, if evidence is among them, are taken for a retry while that
-            entry is the last.
+            Names this request, as an Airflow run id does: a retry with the same key gives the entry of the first
+            attempt while that is the last move; once the champion has moved on it is judged like any other request.
+            Without a key the same arguments, if evidence is among them, are taken for a retry.
 
         Raises
         ------
@@ -130,8 +126,13 @@ class Registry(Runs, Versions):
 
     def models(self) -> tuple[str, ...]:
         """Give the names of the models bnpipe has registered."""
+        return tuple(self.champions())
+
+    def champions(self) -> Mapping[str, int | None]:
+        """Give the champion's version of each model bnpipe has registered, None where there is none, in one search."""
         found = self.connection.pages("search_registered_models", filter_string=f"tags.`{LEDGER_TAG}` != ''")
-        return tuple(sorted(model.name for model in found))
+        aliased = {model.name: model.aliases.get(CHAMPION) for model in found}
+        return {name: None if number is None else int(number) for name, number in sorted(aliased.items())}
 
     def _warnings(self, by_hand: tuple[LedgerEntry, ...]) -> list[str]:
         warnings = []
@@ -141,13 +142,10 @@ class Registry(Runs, Versions):
                 warnings.append(f"champion of {entry.model!r} was removed in MLflow; it was version {entry.source}")
                 continue
             try:
-                tags = self.version(entry.model, entry.to).tags
+                doubts = self.version(entry.model, entry.to).doubts
             except VersionNotFound:
                 continue
-            if (verdict := tags.get(VERDICT_TAG, "")) != "pass":
-                warnings.append(f"{moved}, which has not passed its gates (verdict: {verdict or 'none'})")
-            if barred := tags.get(BARRED_TAG, ""):
-                warnings.append(f"{moved}, which is barred: {barred}")
+            warnings.extend(f"{moved}, but {doubt}" for doubt in doubts)
         return warnings
 
 

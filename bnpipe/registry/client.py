@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from bnpipe.errors import RegistryError, RegistryUnavailable, SettingsError, VersionNotFound
+from bnpipe.errors import RegistryError, RegistryUnavailable, SettingsError, VersionNotFound, hide_secrets
 
 DEFAULTS: Final[Mapping[str, str]] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -60,7 +60,7 @@ class Connection:
         if not uri:
             raise SettingsError("no MLflow to talk to: set MLFLOW_TRACKING_URI, for example to http://127.0.0.1:5000")
         self.uri: Final = uri
-        self.shown: Final = without_password(uri)
+        self.shown: Final = hide_secrets(uri, mark="")
         self.registry_uri: Final = os.environ.get("MLFLOW_REGISTRY_URI") or uri
 
     @property
@@ -202,7 +202,7 @@ def code(error: BaseException) -> str:
 def brief(error: BaseException) -> str:
     """Give the first line of an error's text, short and without passwords."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = without_password(lines[0])
+    text = hide_secrets(lines[0], mark="")
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."
 
 
@@ -218,11 +218,6 @@ def quoted(text: str) -> str:
         if quote not in text:
             return f"{quote}{text}{quote}"
     raise RegistryError(f"MLflow can't search for a name with both kinds of quotes: {text[:60]}")
-
-
-def without_password(text: str) -> str:
-    """Cut ``user:password@`` out of every URI in a text."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _is_silence(error: Exception) -> bool:

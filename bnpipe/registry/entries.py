@@ -173,11 +173,9 @@ def settled_outcome(entry: LedgerEntry, alias: int | None, *, now: float, grace:
 
 
 def already_done(book: Book, request: Request) -> LedgerEntry | None:
-    """Find the move that an earlier attempt of this request made, if any."""
-    if request.key:
-        return next((entry for entry in book.entries if entry.outcome == "done" and request.wrote(entry)), None)
+    """Find the move that an earlier attempt of this request made, unless the champion has moved on since."""
     last = book.last_done
-    return last if last is not None and last.to == request.to and request.wrote(last) else None
+    return last if last is not None and request.wrote(last) else None
 
 
 def refuse_unexpected(book: Book, request: Request, expected: int | Anywhere | None) -> None:

@@ -23,7 +23,8 @@ How an open entry is settled by somebody else (the mover was killed)
     Alias at ``to``: ``done``, at once. Otherwise, once the claim is older than the grace (60 s): alias at ``from``:
     ``void``; elsewhere: ``by hand``. A mover takes less than half of the grace or gives up before step 4, so a live one
     is not voided under its feet; if it was (a machine slept), it finds ``void`` in step 5 and enters its move again
-    under a new number. A retried promotion voids the entry of its own killed predecessor without waiting.
+    under a new number. A retried promotion settles the entry of its own killed predecessor without waiting. What a
+    predecessor has done stands for the retry only while it is the last move and the alias still is there.
     With no entry open and the alias elsewhere than the ledger says, somebody moved it by hand: that is entered too,
     with actor ``unknown (MLflow)``. The ledger is read *before* the alias: a move in between shows as a lost claim.
 
@@ -44,6 +45,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -181,10 +183,13 @@ class Ledger:
             if (entry := book.open) is not None:
                 if not request.wrote(entry):
                     raise PromotionRefused(self._under_way(entry))
-                self._close(book, entry, "void")  # by our own killed predecessor
+                # By our own killed predecessor, so there is no live mover to wait for.
+                self._close(book, entry, settled_outcome(entry, self.alias(model), now=math.inf))
                 continue
             if (done := already_done(book, request)) is not None:
-                return done
+                if self.alias(model) == done.to:
+                    return done
+                continue  # moved by hand just now: to be entered first
             refuse_unexpected(book, request, expected)
             began = time.monotonic()
             if (claimed := self._claim(book, request)) is not None:

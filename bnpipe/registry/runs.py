@@ -8,18 +8,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from bnpipe.errors import RegistryError, shorten
-from bnpipe.registry.client import Connection, quoted, without_password
+from bnpipe.errors import RegistryError, VersionNotFound, hide_secrets, shorten
+from bnpipe.registry.client import Connection, quoted
 
 RUN_KEY_TAG: Final = "bnpipe.run_key"
 RUN_MODEL_TAG: Final = "bnpipe.model"
 TRAINING: Final = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow shows pages for chat bots first
 BATCH: Final = 100  # params or tags in one request
 DIGEST_LENGTH: Final = 36  # MLflow's limit
+ENDINGS: Final = ("bnpipe.error", "bnpipe.outcome", "bnpipe.outcome_reason")  # tags that say how a run ended
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +41,8 @@ class Runs:
     ) -> str:
         """Start the MLflow run of `key`, or go on with it: a retry gets the run of the first attempt.
 
-        Tags are written again. Params are write-once in MLflow: the first attempt's stay, a difference is logged.
+        Tags are written again, and those that said how the first attempt ended are gone. Params are write-once in
+        MLflow: the first attempt's stay, a difference is logged.
         Of two *simultaneous* starts with one key, which only a zombie and its retry can be, the later deletes its run;
         should MLflow's database show both too late, two runs remain and the older one is found from then on.
 
@@ -68,6 +71,10 @@ class Runs:
         run_id = str(run.info.run_id)
         if run.info.status != "RUNNING":
             call("update_run", run_id, status="RUNNING")
+        for ending in ENDINGS:
+            if ending in run.data.tags:
+                with suppress(VersionNotFound):
+                    call("delete_tag", run_id, ending)
         self.log_tags(run_id, tags or {})
         self._log_params(run_id, {name: str(value) for name, value in (params or {}).items()}, run.data.params)
         return run_id
@@ -170,7 +177,7 @@ class Runs:
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        source = without_password(uri)
+        source = hide_secrets(uri, mark="")
         dataset = Dataset(name=name, digest=fingerprint[:DIGEST_LENGTH], source_type="bnpipe snapshot", source=source)
         tags = [InputTag("mlflow.data.context", context), InputTag("bnpipe.data_fingerprint", fingerprint)]
         self.connection.call("log_inputs", run_id, datasets=[DatasetInput(dataset, tags)])

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from bnpipe.network import Network
 
 TRAINING_KEY_TAG: Final = "bnpipe.training_key"
+TRAIN_END_TAG: Final = "bnpipe.train_end"
+WINDOW_END_TAG: Final = "bnpipe.end"
+VERDICT_TAG: Final = "bnpipe.verdict"
+BARRED_TAG: Final = "bnpipe.barred"
 CHALLENGER: Final = "challenger"
 POLL: Final = 0.2  # seconds between looks for another process's version
 
@@ -66,6 +70,40 @@ class Version:
     training_key: str
     uri: str
     created: datetime
+
+    @property
+    def train_end(self) -> datetime | None:
+        """Where its training days end; None if not made by bnpipe, or if the tag holds no time with an offset."""
+        return self._time(TRAIN_END_TAG)
+
+    @property
+    def window_end(self) -> datetime | None:
+        """Where its whole window ends, held-out days included; None as for `train_end`."""
+        return self._time(WINDOW_END_TAG)
+
+    @property
+    def passed_gates(self) -> bool:
+        """Whether its absolute gates let it pass."""
+        return self.tags.get(VERDICT_TAG) == "pass"
+
+    @property
+    def barred(self) -> str | None:
+        """Why it must not become champion, '' if nobody said why; None if it is not barred."""
+        return self.tags.get(BARRED_TAG)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against making it champion, each as a clause."""
+        ungated = () if self.passed_gates else ("it never passed its gates",)
+        barred = () if self.barred is None else (f"it is barred: {self.barred or 'no reason given'}",)
+        return ungated + barred
+
+    def _time(self, tag: str) -> datetime | None:
+        try:
+            time = datetime.fromisoformat(self.tags.get(tag, ""))
+        except ValueError:
+            return None
+        return time if self.training_key and time.tzinfo is not None else None
 
 
 class Versions:
@@ -131,6 +169,11 @@ class Versions:
     def versions(self, model: str) -> tuple[Version, ...]:
         """Give all versions, oldest first; none if there is no such model."""
         return self._search(f"name = {quoted(model)}")
+
+    def all_versions(self) -> tuple[Version, ...]:
+        """Give every version that bnpipe made, of whatever model, whether or not that still has its ledger tag."""
+        made = self._search(f"tags.`{TRAINING_KEY_TAG}` != ''")
+        return tuple(sorted(made, key=lambda version: (version.model, version.number)))
 
     def version(self, model: str, number: int) -> Version:
         """Give one version.

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
-from bnpipe.errors import SettingsError, SourceError, SourceUnavailable
+from bnpipe.errors import SettingsError, SourceError, SourceUnavailable, hide_secrets
 from bnpipe.source.connection import Connection
 from bnpipe.source.files import brief, open_duckdb, tell_undated, write_parquet
 from bnpipe.source.query import LocalWindow, Query, columns_read, in_window, literal, quoted, selection, subquery
@@ -85,16 +84,10 @@ def open_postgres(connection: Connection) -> Iterator[Any]:
             cursor.execute("SET TIME ZONE 'UTC'; SET datestyle = 'ISO'")
         yield session
     except psycopg2.Error as error:
-        reason = _without_secrets(brief(error), connection.url or "")
+        reason = brief(error)
         away = isinstance(error, psycopg2.OperationalError) and not LASTING.search(reason)
+        reason = hide_secrets(reason, of=connection.url or "")
         raise (SourceUnavailable if away else SourceError)(f"connection {connection.name!r}: {reason}") from None
     finally:
         if session is not None:
             session.close()
-
-
-def _without_secrets(text: str, url: str) -> str:
-    secret = urlsplit(url).password or ""
-    for hidden in filter(None, (url, secret, unquote(secret))):
-        text = text.replace(hidden, "***")
-    return text

@@ -93,15 +93,51 @@ def test_promoting_the_champion_refuses(registry: Registry, model: str) -> None:
 
 
 def test_the_same_request_again_gives_the_same_entry(registry: Registry, model: str) -> None:
-    """A retry after success is a success, by its key also after others have moved on."""
+    """A retry after success is a success, by its key or by its evidence, while that is the last move."""
     first = moved(registry, 1, key="run-1")
     assert moved(registry, 1, key="run-1", expected=None) == first
     moved(registry, 2, key="run-2")
-    assert moved(registry, 1, key="run-1", expected=None) == first
     assert moved(registry, 1, key="run-3", kind="rollback").number == 3
     fourth = moved(registry, 4, evidence="runs:/4")
     assert moved(registry, 4, evidence="runs:/4", expected=1) == fourth
     assert len(check_agreement(registry)) == 4
+
+
+def test_a_key_is_worth_nothing_once_the_champion_has_moved_on(registry: Registry, model: str) -> None:
+    """A stale request is refused, or moves the champion in earnest; it is never told of a move that was undone."""
+    moved(registry, 1, key="run-1")
+    second = moved(registry, 2, key="run-2", expected=1)
+    registry.connection.client.set_registered_model_alias(model, "champion", "3")
+    with pytest.raises(PromotionRefused, match="compared with version 1, but the champion is version 3"):
+        moved(registry, 2, key="run-2", expected=1)
+    registry.connection.client.set_registered_model_alias(model, "champion", "1")
+    again = moved(registry, 2, key="run-2", expected=1)
+    assert again.number > second.number
+    assert alias(registry) == 2
+    assert [entry.to for entry in check_agreement(registry)] == [1, 2, 3, 1, 2]
+    with pytest.raises(PromotionRefused, match="already is the champion"):
+        moved(registry, 2, key="run-9")
+
+
+def test_a_retry_sees_a_hand_that_moves_at_the_same_moment(
+    registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between reading the ledger and answering the retry the alias is read again."""
+    moved(registry, 1)
+    moved(registry, 2, key="run-2", expected=1)
+    settle = type(registry.ledger).settle
+    hands = iter(["3"])
+
+    def settle_then_meddle(*arguments: object, **options: object) -> object:
+        found = settle(*arguments, **options)  # type: ignore[arg-type]
+        for to in hands:
+            registry.connection.client.set_registered_model_alias(model, "champion", to)
+        return found
+
+    monkeypatch.setattr(type(registry.ledger), "settle", settle_then_meddle)
+    with pytest.raises(PromotionRefused, match="but the champion is version 3"):
+        moved(registry, 2, key="run-2", expected=1)
+    assert [entry.to for entry in check_agreement(registry)] == [1, 2, 3]
 
 
 def test_promoting_back_without_a_key_is_a_new_move(registry: Registry, model: str) -> None:
@@ -168,7 +204,28 @@ def test_a_killed_promotion_is_retried_at_once(
         moved(dying(stage), 2, key=key, evidence="runs:/2", expected=1)
     retried = moved(registry, 2, key=key, evidence="runs:/2", expected=1)
     assert (retried.to, retried.outcome) == (2, "done")
-    assert [entry.to for entry in check_agreement(registry) if entry.outcome == "done"] == [1, 2]
+    entries = check_agreement(registry)
+    assert [entry.to for entry in entries if entry.outcome == "done"] == [1, 2]
+    assert len(entries) == (2 if stage == "moved" else 3)
+    assert retried == entries[-1]
+
+
+@pytest.mark.parametrize("stage", ["claimed", "moved"])
+def test_a_killed_promotion_overtaken_by_hand_is_settled_by_its_retry(
+    registry: Registry, dying: Callable[[str], Registry], model: str, stage: str
+) -> None:
+    """Without waiting: the entry is closed as overtaken, the hand's is entered, and the retry refused."""
+    moved(registry, 1)
+    with pytest.raises(Killed):
+        moved(dying(stage), 2, key="run-2", expected=1)
+    registry.connection.client.set_registered_model_alias(model, "champion", "3")
+    with pytest.raises(PromotionRefused, match="but the champion is version 3"):
+        moved(registry, 2, key="run-2", expected=1)
+    assert [(entry.to, entry.outcome) for entry in check_agreement(registry)] == [
+        (1, "done"),
+        (2, "by hand"),
+        (3, "done"),
+    ]
 
 
 def test_killed_and_overtaken_by_hand(
@@ -309,11 +366,11 @@ def test_by_hand_to_what_never_passed(mlflow_uri: str, registry: Registry, model
     client = registry.connection.client
     client.set_registered_model_alias(model, "champion", "6")
     assert registry.reconcile(model).warnings == (
-        "champion of 'flights' was set to version 6 in MLflow, which has not passed its gates (verdict: fail)",
+        "champion of 'flights' was set to version 6 in MLflow, but it never passed its gates",
     )
     client.set_registered_model_alias(model, "champion", "7")
     (warning,) = registry.reconcile(model).warnings
-    assert warning.endswith("version 7 in MLflow, which is barred: rolled back on 2026-01-05")
+    assert warning.endswith("version 7 in MLflow, but it is barred: rolled back on 2026-01-05")
 
 
 def test_renamed_in_mlflow(registry: Registry, model: str) -> None:
@@ -329,6 +386,9 @@ def test_renamed_in_mlflow(registry: Registry, model: str) -> None:
     moved(registry, 1, expected=None)
     assert len(check_agreement(registry)) == 1
     assert registry.models() == ("departures", "flights")
+    assert registry.champions() == {"departures": 2, "flights": 1}
+    registry.connection.client.delete_registered_model_alias(model, "champion")
+    assert registry.champions() == {"departures": 2, "flights": None}
 
 
 def test_a_model_made_outside_bnpipe_is_adopted_once(mlflow_uri: str) -> None:

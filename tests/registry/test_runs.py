@@ -10,7 +10,7 @@ import pytest
 
 from bnpipe.errors import RegistryError, RegistryUnavailable, VersionNotFound
 from bnpipe.registry import Registry
-from bnpipe.registry.client import DEFAULTS, Connection, brief, without_password
+from bnpipe.registry.client import DEFAULTS, Connection, brief
 
 
 def test_a_retry_gets_the_same_run(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
@@ -27,6 +27,21 @@ def test_a_retry_gets_the_same_run(registry: Registry, caplog: pytest.LogCapture
     assert "differs in score" in caplog.text
     assert registry.start_run(model="flights", key="it's another") != run_id
     assert registry.start_run(model="other", key=key) != run_id
+
+
+def test_a_retry_does_not_say_how_the_first_attempt_ended(registry: Registry) -> None:
+    """While it works again it is neither failed nor promoted; what is tagged by the retry itself stays."""
+    run_id = registry.start_run(model="flights", key="k", tags={"bnpipe.actor": "eve"})
+    registry.log_tags(run_id, {"bnpipe.error": "fit: no", "bnpipe.outcome": "failed", "bnpipe.outcome_reason": "no"})
+    registry.finish_run(run_id, "FAILED")
+    assert registry.start_run(model="flights", key="k", tags={"bnpipe.outcome": "mine"}) == run_id
+    tags = {name: value for name, value in registry.run_tags(run_id).items() if name.startswith("bnpipe.")}
+    assert tags == {
+        "bnpipe.run_key": "k",
+        "bnpipe.model": "flights",
+        "bnpipe.actor": "eve",
+        "bnpipe.outcome": "mine",
+    }
 
 
 def test_the_oldest_of_two_runs_is_gone_on_with(registry: Registry) -> None:
@@ -141,4 +156,6 @@ def test_messages_are_short_and_without_passwords() -> None:
     text = brief(ValueError("can't reach postgresql://eve:secret@host/db\nand\nmore"))
     assert text == "can't reach postgresql://host/db"
     assert len(brief(ValueError("x" * 10_000))) <= 400
-    assert without_password("http://host/a@b") == "http://host/a@b"
+    leaky = Connection("postgresql://eve:p@ss@host/db")
+    assert leaky.shown == "postgresql://host/db"
+    assert brief(ValueError(f"no answer from {leaky.uri}")) == "no answer from postgresql://host/db"

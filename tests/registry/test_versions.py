@@ -10,13 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from registry_bench import Clock, Killed, make_network, make_rows
+from registry_bench import Clock, Killed, add_versions, make_network, make_rows
 
 from bnpipe.errors import NetworkError, RegistryError, VersionNotFound
 from bnpipe.registry import Registry, Version
+from bnpipe.registry.ledger import LEDGER_TAG
 
 
 def started(registry: Registry, key: str = "night-1") -> str:
@@ -58,6 +61,46 @@ def test_a_version_carries_its_identity(registry: Registry) -> None:
     second = register(registry, run_id, "k2")
     assert registry.versions("flights") == (version, second)
     assert registry.models() == ("flights",)
+
+
+def test_a_version_tells_what_its_tags_mean(mlflow_uri: str, registry: Registry, model: str) -> None:
+    """Times with offsets, verdict and bar; nothing is made of tags that bnpipe did not write so."""
+    good = {
+        "bnpipe.training_key": "k6",
+        "bnpipe.train_end": "2026-01-21T00:00:00+01:00",
+        "bnpipe.end": "2026-02-02T00:00:00+01:00",
+        "bnpipe.verdict": "pass",
+    }
+    add_versions(mlflow_uri, model, 1, **good)
+    add_versions(mlflow_uri, model, 1, **good | {"bnpipe.end": "2026-02-02", "bnpipe.train_end": "soon"})
+    add_versions(mlflow_uri, model, 1, **{"bnpipe.training_key": "k8", "bnpipe.barred": "it was wrong"})
+    add_versions(mlflow_uri, model, 1, **{"bnpipe.end": good["bnpipe.end"], "bnpipe.training_key": ""})
+    whole, torn, barred, foreign = (registry.version(model, number) for number in (6, 7, 8, 9))
+    assert whole.train_end == datetime(2026, 1, 20, 23, tzinfo=UTC)
+    assert whole.window_end == datetime(2026, 2, 1, 23, tzinfo=UTC)
+    assert (whole.passed_gates, whole.barred, whole.doubts) == (True, None, ())
+    for version in (torn, barred, foreign):
+        assert (version.window_end, version.train_end) == (None, None)
+    assert (barred.passed_gates, barred.barred) == (False, "it was wrong")
+    assert barred.doubts == ("it never passed its gates", "it is barred: it was wrong")
+    unexplained = replace(whole, tags={**whole.tags, "bnpipe.barred": ""})
+    assert (unexplained.barred, unexplained.doubts) == ("", ("it is barred: no reason given",))
+
+
+def test_all_versions_of_all_models(mlflow_uri: str, registry: Registry) -> None:
+    """Those that bnpipe made, also of a model that lost its ledger's tag or got it from nobody; no others."""
+    register(registry, started(registry), "k1")
+    client = registry.connection.client
+    client.delete_registered_model_tag("flights", LEDGER_TAG)
+    client.create_registered_model("archive")
+    client.create_model_version("archive", "file:///nowhere")
+    client.create_model_version("archive", "file:///nowhere", tags={"bnpipe.training_key": "k0"})
+    assert registry.models() == ()
+    found = registry.all_versions()
+    assert [(version.model, version.number, version.training_key) for version in found] == [
+        ("archive", 2, "k0"),
+        ("flights", 1, "k1"),
+    ]
 
 
 def test_requirements_are_given_not_inferred(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
