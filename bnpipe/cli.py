@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -25,7 +25,7 @@ from bnpipe.errors import BnpipeError, SpecError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bnpipe.config import ModelSpec, Settings
+    from bnpipe.config import Settings
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--score", help="bic, aic, bdeu, bds, k2 or ll instead of the spec's")
     train.add_argument("--max-parents", type=int)
     train.add_argument("--estimator", choices=("mle", "bayes"))
+    train.add_argument("--equivalent-sample-size", type=float, metavar="ROWS", help="with the estimator bayes")
     train.add_argument("--promotion", choices=("auto", "approval", "manual"))
     train.add_argument("--relearn-schema", action="store_true", help="learn the bins anew")
     train.add_argument("--reason", help="why this run, kept with it")
@@ -141,15 +142,12 @@ def _train(options: argparse.Namespace) -> int:
     settings = Settings.from_environ()
     path = _spec_path(settings, options.name)
     spec = load_spec(path)
-    overrides = Overrides(
-        score=options.score,
-        max_parents=options.max_parents,
-        estimator=options.estimator,
-        promotion=options.promotion,
-        relearn_schema=options.relearn_schema,
-        reason=options.reason,
-    )
-    at = options.at or _newest(spec)
+    chosen = ("score", "max_parents", "estimator", "equivalent_sample_size", "promotion", "relearn_schema", "reason")
+    overrides = Overrides.of({name: getattr(options, name) for name in chosen})
+    now = datetime.now(ZoneInfo(spec.source.time_zone))
+    if options.at is not None:
+        spec.check_end(options.at, now=now)
+    at = options.at or spec.newest(now)
     console = _console()
     training, outcome = train(
         spec=path, at=at, actor=getpass.getuser(), overrides=overrides, around=lambda name: _spinner(console, name)
@@ -157,14 +155,6 @@ def _train(options: argparse.Namespace) -> int:
     _print_training(console, training.run_id, training.key, settings)
     console.print(f"[bold]version {outcome.version}: {outcome.outcome}[/bold], {outcome.reason}")
     return 0
-
-
-def _newest(spec: ModelSpec) -> datetime | date:
-    """As of now, or the day after the source ended."""
-    now = datetime.now(ZoneInfo(spec.source.time_zone))
-    if spec.source.until is not None and spec.ended(now):
-        return spec.source.until + timedelta(days=1)
-    return now
 
 
 def _spec_path(settings: Settings, name: str) -> Path:

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING
 
 from bnpipe.config import ModelSpec, Overrides, Settings, load_spec
 from bnpipe.errors import BnpipeError, GateFailed, VersionNotFound
-from bnpipe.registry import Registry, Version
+from bnpipe.registry import Registry
 from bnpipe.steps.learning import find_graph, fit_network, fix_schema
+from bnpipe.steps.proof import load_rival, reasons
 from bnpipe.steps.recipe import Recipe, code_version
-from bnpipe.steps.training import Bench, Record, Training, fail_run, step
+from bnpipe.steps.training import Bench, Record, Training, close_failed, step
 from bnpipe.store import Snapshot, Store
-from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
-    from bnpipe.evaluation import Comparison
+    import pandas as pd
+
+    from bnpipe.network import Network
 
 log = logging.getLogger("bnpipe.steps")
 
@@ -57,16 +59,6 @@ class Fitted(Record):
     parameters: int
     rows: int
     content_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated(Record):
-    """Held-out score in nats per row, and how many gates and comparisons passed."""
-
-    nats_per_row: float | None
-    passed: int
-    verdicts: int
-    champion: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +139,7 @@ def snapshot(
         )
     except BnpipeError as error:
         if not error.retryable:
-            fail_run(registry, run_id, f"snapshot: {error}")
+            close_failed(registry, run_id, f"snapshot: {error}")
         raise
     training = Training(model.name, recipe.training_key, run_id, actor)
     bench = Bench(training, settings)
@@ -194,13 +186,13 @@ def _base_version(registry: Registry, model: ModelSpec, end: datetime, *, relear
         version
         for version in registry.versions(model.name)
         if version.number in reigned
-        and "bnpipe.barred" not in version.tags
-        and version.tags.get("bnpipe.end")
-        and datetime.fromisoformat(version.tags["bnpipe.end"]) < end
+        and version.barred is None
+        and version.window_end is not None
+        and version.window_end < end
     ]
     if not earlier:
         return None
-    newest = max(earlier, key=lambda version: (version.tags["bnpipe.end"], version.number))
+    newest = max(earlier, key=lambda version: (version.window_end, version.number))
     return newest.number
 
 
@@ -230,7 +222,7 @@ def validate(training: Training) -> Validated:
             )
         bench.keep("validation.json", report.json)
         bench.keep("validation.html", report.html)
-        _keep_verdicts(bench, "validation", report.verdicts)
+        bench.keep_verdicts("verdicts/validation.json", report.verdicts)
         warnings = [failure for failure in report.failures if failure.severity != "critical"]
         critical = [failure for failure in report.failures if failure.severity == "critical"]
         told = [f"{failure.severity}: {failure}" for failure in report.failures]
@@ -242,7 +234,7 @@ def validate(training: Training) -> Validated:
         )
         if report.critical:
             raise GateFailed(
-                f"{spec.name} failed {_reasons(report.verdicts)}; see validation.html in the MLflow run",
+                f"{spec.name} failed {reasons(report.verdicts)}; see validation.html in the MLflow run",
                 verdicts=tuple(report.verdicts),
             )
         return Validated(len(critical), len(warnings))
@@ -300,7 +292,7 @@ def audit(training: Training) -> Audited:
         spec = bench.recipe.spec
         data = bench.training_rows()
         champion = bench.registry.champion(spec.name)
-        previous = bench.registry.load_network(champion) if champion else None
+        previous = load_rival(bench.registry, champion) if champion else None
         knowledge = spec.knowledge()
         found = audit_graph(
             bench.parents,
@@ -329,86 +321,13 @@ def fit(training: Training) -> Fitted:
         return Fitted(network.parameters, data.rows, network.content_hash)
 
 
-def evaluate(training: Training) -> Evaluated:
-    """Score the network on the held-out rows, beside its baselines and against the champion.
-
-    Raises
-    ------
-    GateFailed
-        An absolute gate failed. Scores, verdicts and the report are in the MLflow run all the same.
-    """
-    from bnpipe import evaluation, release
-    from bnpipe.steps.page import keep_page
-
-    bench = Bench(training)
-    with step("evaluate", bench):
-        spec = bench.recipe.spec
-        network = bench.network
-        held_out = bench.held_out_rows()
-        scores = evaluation.evaluate(
-            network,
-            bench.training_rows(),
-            held_out,
-            targets=tuple(spec.targets),
-            evidence={target: spec.evidence(target) for target in spec.targets},
-            seed=spec.structure.seed,
-        )
-        verdicts = release.absolute_gates(scores, limits=spec.gate_limits())
-        champion = bench.registry.champion(spec.name)
-        alone = champion is None or champion.training_key == training.key
-        if champion is not None and not alone:
-            comparison = _compare(bench, champion)
-            verdicts += release.judge(
-                comparison,
-                rule=spec.promotion_rule(),
-                challenger_window_end=bench.recipe.window.end,
-                champion_window_end=datetime.fromisoformat(champion.tags["bnpipe.end"]),
-            )
-            bench.keep("comparison.json", json.dumps(comparison.to_dict(), indent=1))
-        bench.keep("evaluation.json", json.dumps(scores.to_dict(), indent=1))
-        bench.keep("compared_with.json", json.dumps(champion.number if champion else None), log_to_run=False)
-        _keep_verdicts(bench, "release", verdicts)
-        bench.registry.log_metrics(training.run_id, scores.metrics())
-        decision = release.decide_promotion(verdicts, policy=spec.promotion.policy, first=alone)
-        keep_page(bench, scores, verdicts, decision)
-        failed = tuple(verdict for verdict in verdicts if verdict.kind == "absolute" and not verdict.passed)
-        if failed:
-            raise GateFailed(f"{spec.name} failed {_reasons(failed)}", verdicts=failed)
-        return Evaluated(
-            scores.held_out_nats,
-            sum(verdict.passed for verdict in verdicts),
-            len(verdicts),
-            champion.number if champion else None,
-        )
-
-
-def _compare(bench: Bench, champion: Version) -> Comparison:
-    """Compare on rows that neither has learned from."""
-    from bnpipe.evaluation import compare
-
-    spec = bench.recipe.spec
-    rival = bench.registry.load_network(champion)
-    since = datetime.fromisoformat(champion.tags["bnpipe.train_end"])
-    rows = bench.held_out_rows(since=since)
-    same = rival.schema.hash == bench.schema.hash
-    known = set(rival.schema.names) <= set(spec.variables)
-    return compare(
-        bench.network,
-        rival,
-        rows,
-        targets=tuple(spec.targets),
-        evidence={target: spec.evidence(target) for target in spec.targets},
-        champion_held_out=bench.held_out_rows(schema=rival.schema, since=since) if known and not same else None,
-    )
-
-
 def register(training: Training) -> Registered:
-    """Create the version, once per training key, and let it be the challenger."""
+    """Create the version, once per training key."""
     bench = Bench(training)
     with step("register", bench):
         recipe = bench.recipe
         network = bench.network
-        verdicts = bench.verdicts("release")
+        verdicts = bench.release().verdicts
         of_run = bench.registry.run_tags(training.run_id)
         tags = {
             "bnpipe.training_key": training.key,
@@ -425,7 +344,6 @@ def register(training: Training) -> Registered:
             "bnpipe.actor": training.actor,
             **{name: value for name, value in of_run.items() if name in CARRIED_TAGS},
         }
-        example = bench.held_out_rows().to_pandas().head(3)
         version = bench.registry.register(
             model=recipe.spec.name,
             network=network,
@@ -433,19 +351,20 @@ def register(training: Training) -> Registered:
             run_id=training.run_id,
             training_key=training.key,
             tags=tags,
-            input_example=example.drop(columns=list(recipe.spec.targets)),
+            input_example=_typical_row(network, tuple(recipe.spec.targets)),
         )
         bench.registry.log_tags(training.run_id, {"bnpipe.version": str(version.number)})
         log.info("%s: version %d", recipe.spec.name, version.number)
         return Registered(version.model, version.number)
 
 
-def _keep_verdicts(bench: Bench, name: str, verdicts: tuple[Verdict, ...]) -> None:
-    bench.keep(f"verdicts/{name}.json", json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
-    for verdict in verdicts:
-        log.info("%s: gate %s: %s: %s", bench.training.model, verdict.gate, verdict.outcome, verdict.reason)
+def _typical_row(network: Network, targets: tuple[str, ...]) -> pd.DataFrame:
+    """Make an example of what can be asked: each variable's most frequent state. Customers' rows stay in the store."""
+    import pandas as pd
 
-
-def _reasons(verdicts: tuple[Verdict, ...]) -> str:
-    failed = [f"{verdict.gate}: {verdict.reason}" for verdict in verdicts if not verdict.passed]
-    return "; ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
+    states = {}
+    for node in network.nodes:
+        if node not in targets:
+            frequent = int(network.family_counts(node).total().sum(axis=0).argmax())
+            states[node] = [network.schema[node].states[frequent]]
+    return pd.DataFrame(states)

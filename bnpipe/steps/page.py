@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from bnpipe.evaluation import Evaluation
 
 
-def keep_page(bench: Bench, scores: Evaluation, verdicts: Sequence[Verdict], decision: PromotionDecision) -> None:
+def keep_page(
+    bench: Bench, scores: Evaluation, verdicts: Sequence[Verdict], decision: PromotionDecision | None
+) -> None:
     """Write ``report.html`` and ``calibration.png`` into the MLflow run; both open offline."""
     recipe = bench.recipe
     spec = recipe.spec
@@ -26,7 +28,7 @@ def keep_page(bench: Bench, scores: Evaluation, verdicts: Sequence[Verdict], dec
         description=spec.description,
         network=bench.network,
         evaluation=scores,
-        verdicts=(*bench.verdicts("validation"), *verdicts),
+        verdicts=(*bench.validation(), *verdicts),
         decision=decision,
         targets=tuple(spec.targets),
         tiers=spec.structure.tiers,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
-from datetime import datetime
 
 from bnpipe.config import Settings
-from bnpipe.errors import PromotionRefused
-from bnpipe.registry import Reconciliation, Registry, Version
+from bnpipe.errors import PromotionRefused, RegistryError
+from bnpipe.registry import LedgerEntry, Reconciliation, Registry, Version
 from bnpipe.release import decide_promotion
-from bnpipe.steps.training import Bench, Record, Training, step
+from bnpipe.steps.proof import last_champion
+from bnpipe.steps.training import Bench, Record, Release, Training, step
 
 log = logging.getLogger("bnpipe.steps")
 
@@ -27,15 +26,18 @@ class Outcome(Record):
     version : int
         The version that was judged.
     champion : int or None
-        The version it was judged against; None for a first version.
+        The version it was judged against; None where nobody held the alias.
     reason : str
         One sentence for a person.
+    run_id : str
+        The MLflow run whose ``release.json`` holds the verdicts.
     """
 
     outcome: str
     version: int
     champion: int | None
     reason: str
+    run_id: str = ""
 
 
 def promote(training: Training) -> Outcome:
@@ -49,57 +51,73 @@ def promote(training: Training) -> Outcome:
         version = bench.registry.find(spec.name, training.key)
         if version is None:
             raise PromotionRefused(f"{spec.name}: training {training.key[:12]} has no version; run `register` first")
-        outcome = _settle(bench, version, json.loads(bench.read("compared_with.json", step="evaluate")))
-    bench.registry.log_tags(
-        training.run_id, {"bnpipe.outcome": outcome.outcome, "bnpipe.outcome_reason": outcome.reason[:2000]}
-    )
+        found = bench.release()
+        word, reason = _settle(bench, version, found)
+        outcome = Outcome(word, version.number, found.compared_with, reason, training.run_id)
+    bench.registry.log_tags(training.run_id, {"bnpipe.outcome": word, "bnpipe.outcome_reason": reason[:2000]})
     bench.registry.finish_run(training.run_id, "FINISHED")
-    log.info("%s: version %d %s: %s", spec.name, outcome.version, outcome.outcome, outcome.reason)
+    log.info("%s: version %d %s: %s", spec.name, outcome.version, word, reason)
     return outcome
 
 
-def _settle(bench: Bench, version: Version, compared_with: int | None) -> Outcome:
-    spec = bench.recipe.spec
-    champion = bench.registry.champion(spec.name)
+def _settle(bench: Bench, version: Version, found: Release) -> tuple[str, str]:
+    """Give outcome and reason; the alias moves here and nowhere else in a training."""
+    registry, spec = bench.registry, bench.recipe.spec
+    champion = registry.champion(spec.name)
     if champion is not None and champion.number == version.number:
-        return _already_champion(bench, version)
-    first = compared_with is None
-    decision = decide_promotion(bench.verdicts("release"), policy=spec.promotion.policy, first=first)
+        return _already_champion(bench, version, found)
+    reigned = last_champion(registry, spec.name)
+    if champion is None and reigned is not None and reigned.number == version.number:
+        return "await approval", _taken(reigned)
+    decision = decide_promotion(found.verdicts, policy=spec.promotion.policy, first=reigned is None)
     if decision.outcome in ("held", "refused"):
         superseded = any(verdict.outcome == "superseded" for verdict in decision.verdicts)
-        return Outcome("superseded" if superseded else "held", version.number, compared_with, decision.reason)
-    if champion is not None and _ends(champion) >= _ends(version):
-        reason = f"champion {champion.number} was trained on a window that ends no earlier"
-        return Outcome("superseded", version.number, champion.number, reason)
-    bench.registry.set_challenger(spec.name, version.number)
+        return "superseded" if superseded else "held", decision.reason
+    if version.barred is not None:
+        return "held", f"version {version.number} is barred from promotion: {version.barred}"
+    if champion is not None and _ends_no_earlier(champion, version):
+        return "superseded", f"champion {champion.number} was trained on a window that ends no earlier"
+    challenger = registry.challenger(spec.name)
+    if challenger is None or challenger.number == version.number or not _ends_no_earlier(challenger, version):
+        registry.set_challenger(spec.name, version.number)
+    if decision.outcome == "promote" and champion is None and reigned is not None:
+        return "await approval", _taken(reigned)
     if decision.outcome != "promote":
-        return Outcome(decision.outcome, version.number, compared_with, decision.reason)
+        return decision.outcome, decision.reason
     try:
-        bench.registry.promote(
-            spec.name,
-            version.number,
-            actor=bench.training.actor,
-            reason=decision.reason,
-            evidence=bench.registry.run_url(bench.training.run_id),
-            expected=compared_with,
-            key=bench.training.run_id,
-        )
+        _move(bench, version, found, decision.reason)
     except PromotionRefused as refusal:
-        return Outcome("held", version.number, compared_with, str(refusal))
-    return Outcome("promoted", version.number, compared_with, decision.reason)
+        return "held", str(refusal)
+    return "promoted", decision.reason
 
 
-def _already_champion(bench: Bench, version: Version) -> Outcome:
-    """Repeat what the first attempt of this very run said; another run has nothing to do."""
-    evidence = bench.registry.run_url(bench.training.run_id)
-    for entry in reversed(bench.registry.history(version.model)):
-        if entry.outcome == "done" and entry.to == version.number and entry.evidence == evidence:
-            return Outcome("promoted", version.number, entry.source, entry.reason)
-    return Outcome("already champion", version.number, version.number, "this training's version is the champion")
+def _taken(reigned: Version) -> str:
+    return f"the alias champion was taken from version {reigned.number} by hand; a person decides who follows"
 
 
-def _ends(version: Version) -> datetime:
-    return datetime.fromisoformat(version.tags["bnpipe.end"])
+def _move(bench: Bench, version: Version, found: Release, reason: str) -> LedgerEntry:
+    return bench.registry.promote(
+        version.model,
+        version.number,
+        actor=bench.training.actor,
+        reason=reason,
+        evidence=bench.registry.run_url(bench.training.run_id),
+        expected=found.compared_with,
+        key=bench.training.run_id,
+    )
+
+
+def _already_champion(bench: Bench, version: Version, found: Release) -> tuple[str, str]:
+    """Repeat what the first attempt of this very run did, closing what it left open; another run has nothing to do."""
+    try:
+        return "promoted", _move(bench, version, found, "").reason
+    except PromotionRefused:
+        return "already champion", "this training's version is the champion"
+
+
+def _ends_no_earlier(one: Version, other: Version) -> bool:
+    """Whether the window of one version is known to end no earlier than that of another."""
+    return one.window_end is not None and other.window_end is not None and one.window_end >= other.window_end
 
 
 def approve(
@@ -107,14 +125,18 @@ def approve(
 ) -> Outcome:
     """Promote what a person approved, if it is still what that person was shown.
 
-    The champion must still be the one that was compared, and no newer challenger may have come meanwhile.
+    The champion must still be the one that was compared, no challenger of a later window may have come meanwhile, and
+    the version must have passed its gates and not be barred.
     """
     registry = _registry(settings)
     chosen = registry.version(model, version)
     challenger = registry.challenger(model)
-    if challenger is not None and challenger.number > version:
-        reason = f"version {challenger.number} is a newer challenger; approve that one"
-        return Outcome("superseded", version, compared_with, reason)
+    newer = challenger is not None and challenger.number != version and _ends_no_earlier(challenger, chosen)
+    if challenger is not None and newer:
+        said = f"version {challenger.number}, of a window that ends no earlier, is the challenger now; approve that one"
+        return Outcome("superseded", version, compared_with, said)
+    if chosen.doubts:
+        return Outcome("held", version, compared_with, f"version {version}: {' and '.join(chosen.doubts)}")
     try:
         registry.promote(
             model,
@@ -126,7 +148,7 @@ def approve(
         )
     except PromotionRefused as refusal:
         return Outcome("held", version, compared_with, str(refusal))
-    return Outcome("promoted", version, compared_with, reason)
+    return Outcome("promoted", version, compared_with, reason, chosen.run_id)
 
 
 def promote_by_hand(
@@ -147,16 +169,8 @@ def promote_by_hand(
     current = registry.champion(model)
     if current is not None and current.number == version:
         return Outcome("already champion", version, version, "nothing to do")
-    doubts = [
-        doubt
-        for doubt, there in (
-            ("it never passed its gates", chosen.tags.get("bnpipe.verdict") != "pass"),
-            (f"it is barred ({chosen.tags.get('bnpipe.barred', '')})", "bnpipe.barred" in chosen.tags),
-        )
-        if there
-    ]
-    if doubts and not force:
-        raise PromotionRefused(f"{model} {version}: {' and '.join(doubts)}; --force promotes it all the same")
+    if chosen.doubts and not force:
+        raise PromotionRefused(f"{model} {version}: {' and '.join(chosen.doubts)}; --force promotes it all the same")
     registry.promote(
         model,
         version,
@@ -169,13 +183,27 @@ def promote_by_hand(
 
 
 def reconcile(model: str | None = None, *, settings: Settings | None = None) -> tuple[Reconciliation, ...]:
-    """Close what a crash left open in the ledgers, and write down what was moved by hand. Idempotent."""
+    """Close what a crash left open in the ledgers, and write down what was moved by hand. Idempotent.
+
+    Raises
+    ------
+    RegistryError
+        A ledger could not be put together; all the others were, before it is raised.
+    """
     registry = _registry(settings)
-    found = tuple(registry.reconcile(name) for name in ([model] if model else registry.models()))
+    found, failed = [], []
+    for name in [model] if model else registry.models():
+        try:
+            found.append(registry.reconcile(name))
+        except RegistryError as error:
+            log.warning("%s: ledger and alias could not be put together: %s", name, error)
+            failed.append(error)
     for reconciliation in found:
         for warning in reconciliation.warnings:
             log.warning("%s", warning)
-    return found
+    if failed:
+        raise failed[0]
+    return tuple(found)
 
 
 def _registry(settings: Settings | None) -> Registry:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bnpipe.config import Settings
-from bnpipe.errors import StoreError, shorten
+from bnpipe.errors import StoreError, VersionNotFound, shorten
 from bnpipe.network import Network
-from bnpipe.registry import Registry
+from bnpipe.registry import Registry, Version
 from bnpipe.steps.learning import find_graph, fit_network, fix_schema
 from bnpipe.steps.recipe import Recipe, code_version
 from bnpipe.store import Store, fingerprint, load_dataset
@@ -50,7 +50,8 @@ def rebuild(model: str, version: int, *, settings: Settings | None = None) -> Re
     registry = Registry(settings.tracking_uri)
     store = Store(settings.store)
     registered = registry.version(model, version)
-    recipe = Recipe.from_json(registry.read_text(registered.run_id, "training.json"))
+    before = registry.load_network(registered)
+    recipe = _recipe_of(registered, store, registry)
     with store.open_snapshot(recipe.snapshot) as rows:
         found = fingerprint(rows)
         if found != recipe.snapshot.fingerprint:
@@ -58,10 +59,12 @@ def rebuild(model: str, version: int, *, settings: Settings | None = None) -> Re
                 f"the snapshot of {model} {version} has fingerprint {found[:12]}, "
                 f"{recipe.snapshot.fingerprint[:12]} was recorded: the stored rows were changed"
             )
-        schema = fix_schema(recipe, rows, registry)
+        try:
+            schema = fix_schema(recipe, rows, registry)
+        except VersionNotFound:  # the version whose bins were reused was deleted; they are in this one too
+            schema = before.schema
         data = load_dataset(rows, schema, start=recipe.window.start, end=recipe.window.train_end)
     again = fit_network(recipe, data, find_graph(recipe, data).parents)
-    before = registry.load_network(registered)
     same = again.content_hash == before.content_hash
     return Rebuilt(
         model=model,
@@ -71,6 +74,19 @@ def rebuild(model: str, version: int, *, settings: Settings | None = None) -> Re
         rebuilt=again.content_hash,
         differences=() if same else tuple(_differences(before, again, recipe.code_version)),
     )
+
+
+def _recipe_of(version: Version, store: Store, registry: Registry) -> Recipe:
+    """Read what a version is made of: from the store, else from the MLflow run that made it."""
+    place = f"runs/{version.training_key}/training.json"
+    text = store.read_text(place) if store.exists(place) else registry.read_text(version.run_id, "training.json")
+    recipe = Recipe.from_json(text)
+    if recipe.training_key != version.training_key:
+        raise StoreError(
+            f"{place} is not in {store!r}, and the MLflow run of {version.model} {version.number} tells of a later "
+            "training: what this version was made of is lost"
+        )
+    return recipe
 
 
 def _differences(before: Network, again: Network, recorded_code: str) -> Iterator[str]:

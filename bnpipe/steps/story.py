@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bnpipe.registry import LedgerEntry, Registry, describe
+from bnpipe.steps.training import read_release
 from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -34,10 +35,9 @@ def tell_training(console: Console, registry: Registry, run_id: str) -> None:
                 table.add_row("", rival.model, *_scores(rival.log_loss, rival.brier, rival.roc_auc))
     console.print(table)
     verdicts = Table("gate", "outcome", "reason", box=None, pad_edge=False)
-    for name in ("verdicts/validation.json", "verdicts/release.json"):
-        for fields in json.loads(registry.read_text(run_id, name)):
-            verdict = Verdict.from_dict(fields)
-            verdicts.add_row(verdict.gate, verdict.outcome, verdict.reason)
+    validation = map(Verdict.from_dict, json.loads(registry.read_text(run_id, "verdicts/validation.json")))
+    for verdict in (*validation, *read_release(registry, run_id).verdicts):
+        verdicts.add_row(verdict.gate, verdict.outcome, verdict.reason)
     console.print(verdicts)
 
 

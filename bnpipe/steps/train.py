@@ -9,9 +9,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from bnpipe.config import ModelSpec, Overrides, Settings
+from bnpipe.registry import Registry
 from bnpipe.steps import chain
 from bnpipe.steps.promotion import Outcome, promote
-from bnpipe.steps.training import Bench, Training, fail_run
+from bnpipe.steps.proof import evaluate
+from bnpipe.steps.training import Bench, Training, close_failed
 
 
 def train(
@@ -36,13 +38,25 @@ def train(
     """
     with around("snapshot"):
         training = chain.snapshot(spec=spec, at=at, run_key=f"terminal/{uuid4()}", actor=actor, overrides=overrides)
-    for verb in (chain.validate, chain.learn, chain.audit, chain.fit, chain.evaluate, chain.register):
-        with around(verb.__name__):
-            verb(training)
-    with around("promote"):
-        return training, promote(training)
+    try:
+        for verb in (chain.validate, chain.learn, chain.audit, chain.fit, evaluate, chain.register):
+            with around(verb.__name__):
+                verb(training)
+        with around("promote"):
+            return training, promote(training)
+    except BaseException as error:  # also Ctrl-C: nobody comes back to this run
+        fail(training, f"{type(error).__name__}: {error}")
+        raise
 
 
 def fail(training: Training, reason: str, *, settings: Settings | None = None) -> None:
     """Mark the MLflow run of a training as failed, for a task that could not do so itself."""
-    fail_run(Bench(training, settings).registry, training.run_id, reason)
+    close_failed(Bench(training, settings).registry, training.run_id, reason)
+
+
+def fail_run_of(*, model: str, run_key: str, reason: str, settings: Settings | None = None) -> None:
+    """Mark the MLflow run of an Airflow run as failed, where not even the snapshot came through; nothing if none is."""
+    registry = Registry((settings or Settings.from_environ()).tracking_uri)
+    run_id = registry.find_run(model=model, key=run_key)
+    if run_id is not None:
+        close_failed(registry, run_id, reason)

@@ -7,7 +7,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
@@ -106,7 +106,7 @@ class Bench:
         with self.store.open_snapshot(self.recipe.snapshot) as path:
             return load_dataset(path, schema, start=start, end=end)
 
-    def read(self, name: str, *, step: str) -> str:
+    def read(self, name: str, *, step: str, of_run: bool = False) -> str:
         """Read a file an earlier step left under this training.
 
         Raises
@@ -114,30 +114,93 @@ class Bench:
         StoreError
             It is not there: names the step that makes it.
         """
-        place = f"runs/{self.training.key}/{name}"
+        place = f"{self._place(of_run=of_run)}/{name}"
         if not self.store.exists(place):
             raise StoreError(f"{place} is not in {self.store}; run the step `{step}` of this training first")
         return self.store.read_text(place)
 
-    def keep(self, name: str, text: str, *, log_to_run: bool = True) -> None:
-        """Leave a file for later steps and, by default, in the MLflow run."""
-        self.store.write_text(f"runs/{self.training.key}/{name}", text)
+    def keep(self, name: str, text: str, *, log_to_run: bool = True, of_run: bool = False) -> None:
+        """Leave a file for later steps and, by default, in the MLflow run.
+
+        What depends on more than the training, as on the champion of the moment, is kept `of_run`: two runs of the
+        same training do not see each other's.
+        """
+        self.store.write_text(f"{self._place(of_run=of_run)}/{name}", text)
         if log_to_run:
             self.registry.log_text(self.training.run_id, text, name)
 
-    def verdicts(self, name: str) -> tuple[Verdict, ...]:
-        """Read what ``validation`` or ``release`` decided."""
-        fields = json.loads(self.read(f"verdicts/{name}.json", step="validate" if name == "validation" else "evaluate"))
-        return tuple(Verdict.from_dict(item) for item in fields)
+    def keep_verdicts(self, name: str, verdicts: Sequence[Verdict]) -> None:
+        """Leave verdicts, and write them into the log."""
+        self.keep(name, json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
+        self._tell(verdicts)
+
+    def validation(self) -> tuple[Verdict, ...]:
+        """Read the verdicts of the validate step."""
+        return tuple(map(Verdict.from_dict, json.loads(self.read("verdicts/validation.json", step="validate"))))
+
+    def keep_release(self, release: Release) -> None:
+        """Leave verdicts and the champion they are against as one file, so that nobody reads one without the other."""
+        self.keep("release.json", release.to_json(), of_run=True)
+        self._tell(release.verdicts)
+
+    def release(self) -> Release:
+        """Read what the evaluate step of this run found."""
+        return Release.from_json(self.read("release.json", step="evaluate", of_run=True))
 
     def costs(self) -> dict[str, StepCost]:
-        """Cost of the steps that have ended so far, in their order."""
+        """Cost of the steps of this run that have ended so far, in their order."""
         costs = {}
         for step in STEPS:
-            place = f"runs/{self.training.key}/cost/{step}.json"
+            place = f"{self._place(of_run=True)}/cost/{step}.json"
             if self.store.exists(place):
                 costs[step] = StepCost(**json.loads(self.store.read_text(place)))
         return costs
+
+    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            log.info("%s: gate %s: %s: %s", self.training.model, verdict.gate, verdict.outcome, verdict.reason)
+
+    def _place(self, *, of_run: bool) -> str:
+        shared = f"runs/{self.training.key}"
+        return f"{shared}/of/{self.training.run_id}" if of_run else shared
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What decides about a version.
+
+    Parameters
+    ----------
+    compared_with : int or None
+        The champion when it was judged; None where nobody held the alias.
+    verdicts : tuple of Verdict
+        Absolute gates, then those against the champion.
+    """
+
+    compared_with: int | None
+    verdicts: tuple[Verdict, ...]
+
+    def to_json(self) -> str:
+        """Write both."""
+        fields = {"compared_with": self.compared_with, "verdicts": [verdict.to_dict() for verdict in self.verdicts]}
+        return json.dumps(fields, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Release:
+        """Read what :meth:`to_json` wrote."""
+        fields = json.loads(text)
+        return cls(fields["compared_with"], tuple(map(Verdict.from_dict, fields["verdicts"])))
+
+
+def read_release(registry: Registry, run_id: str) -> Release:
+    """Read from MLflow what the evaluate step of a run found.
+
+    Raises
+    ------
+    RegistryError
+        The run has no ``release.json``: it did not come that far, or is not bnpipe's.
+    """
+    return Release.from_json(registry.read_text(run_id, "release.json"))
 
 
 STEPS = ("snapshot", "validate", "learn", "audit", "fit", "evaluate", "register", "promote")
@@ -171,28 +234,23 @@ def step(name: str, bench: Bench, *, started: float | None = None) -> Iterator[N
         yield
     except BnpipeError as error:
         if not error.retryable:
-            close_failed(bench, name, error)
+            close_failed(bench.registry, bench.training.run_id, f"{name}: {error}")
         raise
     cost = StepCost(round(time.perf_counter() - started, 3), round(peak_mb(), 1))
-    bench.store.write_text(f"runs/{bench.training.key}/cost/{name}.json", json.dumps(asdict(cost)))
+    bench.keep(f"cost/{name}.json", json.dumps(asdict(cost)), log_to_run=False, of_run=True)
     bench.registry.log_metrics(
         bench.training.run_id, {f"seconds.{name}": cost.seconds, f"peak_mb.{name}": cost.peak_mb}
     )
     log.info("%s: %s took %.1f s, peak memory %.0f MB", bench.training.model, name, cost.seconds, cost.peak_mb)
 
 
-def close_failed(bench: Bench, name: str, error: BaseException) -> None:
-    """End the MLflow run as failed with the reason; MLflow being away must not hide the error itself."""
+def close_failed(registry: Registry, run_id: str, reason: str) -> None:
+    """End an MLflow run as failed, its tag ``bnpipe.error`` saying why; MLflow being away must not hide the error."""
     try:
-        fail_run(bench.registry, bench.training.run_id, f"{name}: {error}")
+        registry.log_tags(run_id, {"bnpipe.error": reason[:2000], "bnpipe.outcome": "failed"})
+        registry.finish_run(run_id, "FAILED")
     except BnpipeError as second:
         log.warning("could not write the failure into MLflow: %s", second)
-
-
-def fail_run(registry: Registry, run_id: str, reason: str) -> None:
-    """Mark an MLflow run as failed and say why in its tag ``bnpipe.error``."""
-    registry.log_tags(run_id, {"bnpipe.error": reason[:2000], "bnpipe.outcome": "failed"})
-    registry.finish_run(run_id, "FAILED")
 
 
 def peak_mb() -> float:

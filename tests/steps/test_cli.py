@@ -46,6 +46,9 @@ def test_promote_moves_the_champion(clinic, capsys):
     ("arguments", "code", "said"),
     [
         (("train", "nothing"), 2, "there is no such spec"),
+        (("train", "clinic", "--score", "bogus"), 2, "bogus"),
+        (("train", "clinic", "--max-parents", "-1"), 2, "max_parents"),
+        (("train", "clinic", "--at", "2026-04-20"), 1, "2026-04-1"),
         (("promote", "clinic", "7", "--reason", "x"), 1, "7"),
         (("rebuild", "clinic", "7"), 1, "7"),
         (("check", "absent.yaml"), 2, "absent.yaml"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bnpipe import steps
-from bnpipe.config import Overrides
-from bnpipe.errors import StoreError, VersionNotFound
+from bnpipe.config import Overrides, Settings
+from bnpipe.errors import RegistryError, StoreError, VersionNotFound
 
 
 def test_rebuilt_version_has_the_same_content_hash(clinic):
@@ -60,3 +60,50 @@ def test_sweep_keeps_what_versions_need(clinic):
     assert steps.sweep(older_than_days=0, dry_run=False).removed == 2
     assert steps.sweep(older_than_days=0).removed == 0
     assert steps.rebuild("clinic", 1).same
+
+
+def test_late_data_do_not_overwrite_what_a_version_is_made_of(clinic):
+    """A cleared Dag run that finds other rows makes another version; the first is rebuilt from its own recipe."""
+    for _ in range(2):
+        training = steps.snapshot(
+            spec=clinic.spec,
+            at=date(2026, 3, 1),
+            run_key="nightly/1",
+            actor="ada",
+            overrides=Overrides(promotion="manual"),
+        )
+        for name in steps.STEPS[1:]:
+            getattr(steps, name)(training)
+        clinic.edit_rows(lambda frame: frame.iloc[:-1], days={"2026-02-01"})
+    assert steps.rebuild("clinic", 1).same
+    assert steps.rebuild("clinic", 2).same
+
+
+def test_a_version_outlives_the_one_whose_bins_it_took(clinic):
+    """Deleting the base version does not make the later one impossible to rebuild."""
+    from bnpipe.registry import Registry
+
+    for at in (date(2026, 3, 1), date(2026, 3, 20)):
+        steps.train(spec=clinic.spec, at=at, actor="ada")
+    client = Registry(Settings.from_environ().tracking_uri).connection.client
+    client.delete_registered_model_alias("clinic", "champion")
+    client.delete_model_version("clinic", "1")
+    assert steps.rebuild("clinic", 2).same
+
+
+def test_sweep_refuses_when_mlflow_knows_nothing(clinic, monkeypatch, tmp_path: Path):
+    """The wrong MLFLOW_TRACKING_URI must not cost every snapshot."""
+    steps.train(spec=clinic.spec, at=date(2026, 3, 1), actor="ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(RegistryError, match="no version"):
+        steps.sweep(older_than_days=0, dry_run=False)
+
+
+def test_sweep_leaves_what_is_not_its_own(clinic, tmp_path: Path):
+    """Files of others in the same folder stay."""
+    steps.train(spec=clinic.spec, at=date(2026, 3, 1), actor="ada")
+    precious = tmp_path / "store" / "other" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    steps.sweep(older_than_days=0, dry_run=False)
+    assert precious.read_text() == "mine"

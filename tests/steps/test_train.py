@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
 from multiprocessing import get_context
@@ -14,6 +13,7 @@ from bnpipe.config import Overrides, Settings
 from bnpipe.errors import (
     EmptyWindowError,
     GateFailed,
+    PromotionRefused,
     RegistryUnavailable,
     SourceError,
     SpecError,
@@ -31,6 +31,11 @@ def registry() -> Registry:
 
 def train(clinic, at=SPRING, **overrides):
     return steps.train(spec=clinic.spec, at=at, actor="ada", overrides=Overrides(**overrides))
+
+
+def release_of(training):
+    """The verdicts that the MLflow run of a training holds."""
+    return steps.read_release(registry(), training.run_id).verdicts
 
 
 def test_first_training_is_promoted_and_its_run_tells_everything(clinic):
@@ -53,7 +58,7 @@ def test_first_training_is_promoted_and_its_run_tells_everything(clinic):
         "audit.json",
         "evaluation.json",
         "verdicts/validation.json",
-        "verdicts/release.json",
+        "release.json",
         "report.html",
     }
     metrics = registry().metrics(training.run_id)
@@ -124,8 +129,8 @@ def test_later_night_reuses_the_champions_bins_and_is_judged_against_it(clinic):
     assert outcome.outcome in ("promoted", "held")
     one, two = registry().versions("clinic")
     assert one.tags["bnpipe.schema_hash"] == two.tags["bnpipe.schema_hash"]
-    verdicts = json.loads(registry().read_text(training.run_id, "verdicts/release.json"))
-    assert any(verdict["kind"] == "relative" for verdict in verdicts)
+    verdicts = release_of(training)
+    assert any(verdict.kind == "relative" for verdict in verdicts)
 
 
 def test_relearn_schema_learns_the_bins_anew(clinic):
@@ -135,8 +140,8 @@ def test_relearn_schema_learns_the_bins_anew(clinic):
     one, two = registry().versions("clinic")
     assert one.tags["bnpipe.schema_hash"] != two.tags["bnpipe.schema_hash"]
     assert outcome.outcome == "await approval"
-    verdicts = json.loads(registry().read_text(training.run_id, "verdicts/release.json"))
-    assert "incomparable" in {verdict["outcome"] for verdict in verdicts}
+    verdicts = release_of(training)
+    assert "incomparable" in {verdict.outcome for verdict in verdicts}
 
 
 def test_backfill_never_replaces_a_newer_champion(clinic):
@@ -308,3 +313,110 @@ def test_promotions_by_threads_leave_one_champion(clinic):
     assert "promoted" in outcomes
     done = [entry for entry in registry().history("clinic") if entry.outcome == "done"]
     assert registry().champion("clinic").number == done[-1].to
+
+
+# What review found: each of these once promoted, lost or hid something.
+
+
+def move_by_hand(version: int | None) -> None:
+    """Do in MLflow's UI what a person may do."""
+    client = registry().connection.client
+    if version is None:
+        client.delete_registered_model_alias("clinic", "champion")
+    else:
+        client.set_registered_model_alias("clinic", "champion", str(version))
+
+
+def test_a_cleared_promotion_does_not_claim_what_a_person_undid(clinic):
+    """The promote step run again after a person moved the champion elsewhere tells where it really is."""
+    train(clinic, promotion="auto")
+    training, _ = train(clinic, at=LATER, promotion="manual")
+    assert steps.promote_by_hand(model="clinic", version=2, actor="ada", reason="try").outcome == "promoted"
+    move_by_hand(1)
+    outcome = steps.promote(training)
+    assert registry().champion("clinic").number == 1
+    assert outcome.outcome != "promoted"
+
+
+def test_no_one_follows_a_removed_champion_unasked(clinic):
+    """After the alias was taken away neither a later window nor a backfill is promoted as if it were the first."""
+    train(clinic)
+    move_by_hand(None)
+    _, later = train(clinic, at=LATER)
+    assert later.outcome in ("await approval", "held")
+    _, earlier = train(clinic, at=date(2026, 2, 25))
+    assert earlier.outcome == "superseded"
+    assert registry().champion("clinic") is None
+
+
+def test_a_barred_version_is_not_promoted(clinic):
+    """Neither by running its date again nor by an approval; by hand only with --force."""
+    train(clinic, promotion="manual")
+    registry().connection.client.set_model_version_tag("clinic", "1", "bnpipe.barred", "rolled back")
+    training = steps.snapshot(
+        spec=clinic.spec, at=SPRING, run_key="again", actor="ada", overrides=Overrides(promotion="manual")
+    )
+    for name in steps.STEPS[1:-1]:
+        getattr(steps, name)(training)
+    assert steps.promote(training).outcome == "held"
+    assert steps.approve(model="clinic", version=1, compared_with=None, actor="eve", reason="?").outcome == "held"
+    with pytest.raises(PromotionRefused, match="barred"):
+        steps.promote_by_hand(model="clinic", version=1, actor="eve", reason="?")
+    assert registry().champion("clinic") is None
+
+
+def test_an_older_backfill_does_not_cancel_a_pending_approval(clinic):
+    """The challenger of the later window stays, and its approval goes through."""
+    train(clinic)
+    train(clinic, at=LATER, promotion="approval")
+    train(clinic, at=date(2026, 3, 10), promotion="approval")
+    assert registry().challenger("clinic").number == 2
+    assert steps.approve(model="clinic", version=2, compared_with=1, actor="eve", reason="fine").outcome == "promoted"
+
+
+def test_a_champion_that_bnpipe_did_not_make_is_left_to_a_person(clinic):
+    """A version registered by hand has nothing to compare with; the night goes through and asks."""
+    train(clinic)
+    client = registry().connection.client
+    source = registry().version("clinic", 1)
+    client.create_model_version("clinic", client.get_model_version("clinic", "1").source, run_id=source.run_id)
+    move_by_hand(2)
+    training, outcome = train(clinic, at=LATER)
+    assert outcome.outcome == "await approval"
+    assert {verdict.outcome for verdict in release_of(training) if verdict.kind == "relative"} == {"incomparable"}
+
+
+def test_no_row_of_the_source_is_in_mlflow(clinic):
+    """The input example is made from the network's most frequent states, not from a customer's row."""
+    import mlflow
+
+    training, _ = train(clinic)
+    names = [name for name in registry().artifacts(training.run_id) if name.endswith((".parquet", ".csv"))]
+    assert names == []
+    example = mlflow.pyfunc.load_model("models:/clinic/1").input_example
+    assert len(example) == 1
+    assert "back" not in example
+
+
+def test_an_interrupted_training_is_not_left_running(clinic, monkeypatch):
+    """Ctrl-C in the middle ends the MLflow run as failed."""
+    from bnpipe.steps import chain
+
+    def interrupt(training):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chain, "fit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(clinic)
+    [run] = registry().connection.client.search_runs(
+        [registry().connection.client.get_experiment_by_name("bnpipe/clinic").experiment_id]
+    )
+    assert run.info.status == "FAILED"
+
+
+def test_a_snapshot_given_up_is_marked_as_failed(clinic):
+    """An Airflow run whose source stayed away has an MLflow run that says so."""
+    run_id = registry().start_run(model="clinic", key="nightly/9", tags={}, params={})
+    steps.fail_run_of(model="clinic", run_key="nightly/9", reason="snapshot: the source did not answer")
+    assert registry().run_status(run_id) == "FAILED"
+    steps.fail_run_of(model="clinic", run_key="nightly/10", reason="there is no such run, and no error")
