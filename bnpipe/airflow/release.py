@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +12,11 @@ from airflow.sdk import DAG, BaseOperator, Param, chain
 from bnpipe.airflow.forms import actor_of
 from bnpipe.airflow.specs import models
 from bnpipe.airflow.tasks import retry_settings, short_errors
+from bnpipe.errors import PromotionRefused
 
 if TYPE_CHECKING:
-    from bnpipe.registry import Version
-    from bnpipe.verdict import Verdict
+    from bnpipe.registry import Registry, Version
+    from bnpipe.steps import Release
 
 log = logging.getLogger("bnpipe.airflow")
 
@@ -83,6 +82,12 @@ def _form() -> dict[str, Param]:
                 "another one by then. Blank: the champion at the time of this request."
             ),
         ),
+        "run_id": Param(
+            None,
+            type=["null", "string"],
+            title="MLflow run",
+            description="The run whose verdicts are shown. Blank: the one that made the version.",
+        ),
     }
 
 
@@ -92,7 +97,8 @@ class BriefOperator(BaseOperator):
     Returns
     -------
     dict
-        ``title``, ``body`` (Markdown), ``version`` and ``compared_with`` (None: there was no champion).
+        ``title``, ``body`` (Markdown), ``version``, ``compared_with`` (None: there was no champion) and
+        ``judged_against``, the champion that the verdicts are against.
     """
 
     def __init__(self, *, model: str, **kwargs: Any) -> None:
@@ -103,51 +109,85 @@ class BriefOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Read the version from the registry."""
+        from bnpipe import steps
         from bnpipe.config import Settings
         from bnpipe.registry import Registry
-        from bnpipe.verdict import Verdict
 
         asked = context["params"]
         with short_errors(context):
             registry = Registry(Settings.from_environ().tracking_uri)
             version = registry.version(self.model, int(asked["version"]))
-            compared_with = asked["compared_with"]
-            if compared_with is None:
-                champion = registry.champion(self.model)
-                compared_with = champion.number if champion else 0
-            stored = json.loads(registry.read_text(version.run_id, "verdicts/release.json"))
+            present = registry.champion(self.model)
+            champion = present.number if present else None
+            compared_with = champion if asked["compared_with"] is None else asked["compared_with"] or None
+            run_id = _run_of(registry, version, asked["run_id"])
+            release = steps.read_release(registry, run_id)
             body = brief(
-                version,
-                compared_with=compared_with or None,
-                verdicts=[Verdict.from_dict(fields) for fields in stored],
-                run_url=registry.run_url(version.run_id),
+                version, release, compared_with=compared_with, champion=champion, run_url=registry.run_url(run_id)
             )
         return {
             "title": f"{self.model} version {version.number}",
             "body": body,
             "version": version.number,
-            "compared_with": compared_with or None,
+            "compared_with": compared_with,
+            "judged_against": release.compared_with,
         }
 
 
-def brief(version: Version, *, compared_with: int | None, verdicts: Sequence[Verdict], run_url: str) -> str:
-    """Write what a person needs to decide, as Markdown."""
+def _run_of(registry: Registry, version: Version, asked: str | None) -> str:
+    """Choose whose verdicts to show; those of another training would say nothing about this version."""
+    if not asked:
+        return version.run_id
+    if registry.run_tags(asked).get("bnpipe.training_key") != version.training_key:
+        raise PromotionRefused(
+            f"the MLflow run {asked} did not train version {version.number} of {version.model}; leave `run_id` blank"
+        )
+    return asked
+
+
+def brief(version: Version, release: Release, *, compared_with: int | None, champion: int | None, run_url: str) -> str:
+    """Write what a person needs to decide, as Markdown.
+
+    Parameters
+    ----------
+    release : Release
+        The verdicts, and which champion they are against.
+    compared_with : int or None
+        The champion that the request is about.
+    champion : int or None
+        The champion now.
+    """
     tags = version.tags
     title = f"**{version.model} version {version.number}**"
-    against = f"Compared with the champion, version {compared_with}" if compared_with else "There is no champion yet"
+    judged = release.compared_with
+    against = f"Compared with the champion, version {judged}" if judged else "There was no champion to compare it with"
     dates = [str(tags.get(f"bnpipe.{name}", "?"))[:10] for name in ("window_start", "train_end", "end")]
     lines = [
+        *_doubts(judged, compared_with, champion),
         f"{title} learned from {dates[0]} until {dates[1]} and was proved on rows until {dates[2]}. {against}.",
         "",
         "| gate | verdict | why |",
         "|---|---|---|",
-        *(f"| {_cell(item.gate)} | {_cell(item.outcome)} | {_cell(item.reason)} |" for item in verdicts),
+        *(f"| {_cell(item.gate)} | {_cell(item.outcome)} | {_cell(item.reason)} |" for item in release.verdicts),
         "",
         f"[MLflow run]({run_url})",
     ]
     if tags.get("bnpipe.airflow_url"):
         lines[-1] += f" · [Airflow run]({tags['bnpipe.airflow_url']})"
     return "\n".join(lines)
+
+
+def _doubts(judged: int | None, compared_with: int | None, champion: int | None) -> list[str]:
+    """Warn, before all else, of verdicts that say nothing about this decision: an approval would be refused."""
+    if judged == compared_with == champion:
+        return []
+    asked = "" if compared_with in (judged, champion) else f", the request is about {_version(compared_with)}"
+    facts = f"These verdicts are against {_version(judged)}{asked}, the champion is {_version(champion)}"
+    return [f"**{facts}: an approval will be refused. Train again for verdicts that count.**", ""]
+
+
+def _version(number: int | None) -> str:
+    return f"version {number}" if number else "no version"
 
 
 def _cell(text: str) -> str:
@@ -165,7 +205,8 @@ class ApproveOperator(BaseOperator):
     Raises
     ------
     PromotionRefused
-        The champion is another one by now, or a newer challenger has come.
+        The verdicts are against another champion than the request, the champion is another one by now, or a newer
+        challenger has come.
     """
 
     def __init__(self, *, model: str, **kwargs: Any) -> None:
@@ -177,12 +218,17 @@ class ApproveOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Promote."""
         from bnpipe import steps
-        from bnpipe.errors import PromotionRefused
 
         ti = context["ti"]
         asked = ti.xcom_pull(task_ids="brief")
         answer = ti.xcom_pull(task_ids="approval")
         with short_errors(context):
+            if asked["judged_against"] != asked["compared_with"]:
+                raise PromotionRefused(
+                    f"{self.model} version {asked['version']} was not promoted: its verdicts are against "
+                    f"{_version(asked['judged_against'])}, the request is about {_version(asked['compared_with'])}; "
+                    "train again"
+                )
             outcome = steps.approve(
                 model=self.model,
                 version=asked["version"],
@@ -215,5 +261,6 @@ The request shows on Home under **Required Actions** and on the tab of the task 
 
 - **Approve** moves the alias `champion`, with you as actor and your comment as reason in the ledger.
 - **Reject**, or 72 hours without an answer, leaves everything as it is.
-- If the champion is no longer the one that was compared, or a newer challenger has come, an approval is refused.
+- If the champion is not the one that the verdicts are against, or a newer challenger has come, an approval is refused;
+  what can be known before is said at the top of the request.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -131,18 +131,28 @@ def as_xcom(record: Any) -> dict[str, Any]:
     return plain
 
 
-def mark_failed(context: Any) -> None:
-    """Failure callback: end the MLflow run as failed, if it was begun."""
-    from bnpipe import steps
+def mark_failed(model: str) -> Callable[[Any], None]:
+    """Make a failure callback that ends the MLflow run of a Dag run as failed, if one was begun.
 
-    error = context.get("exception")
-    training = training_of(context["ti"])
-    if training is None:
-        return
-    try:
-        steps.fail(training, f"{context['ti'].task_id}: {error or 'the task was stopped from outside'}")
-    except BnpipeError as second:
-        log.warning("could not write the failure into MLflow: %s", second)
+    The run is found by its key, since a snapshot that failed has handed on nothing. The callback never raises.
+    """
+
+    def callback(context: Any) -> None:
+        from bnpipe import steps
+
+        try:
+            ti = context["ti"]
+            error = context.get("exception") or "the task was stopped from outside"
+            steps.fail_run_of(model=model, run_key=run_key(ti), reason=f"{ti.task_id}: {error}")
+        except Exception as second:  # noqa: BLE001  whatever goes wrong here must not hide what went wrong there
+            log.warning("could not write the failure into MLflow: %s", second)
+
+    return callback
+
+
+def run_key(run: Any) -> str:
+    """Name a Dag run for good: the key of its MLflow run, given the run or one of its task instances."""
+    return f"{run.dag_id}/{run.run_id}"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from bnpipe.airflow.tasks import (
     connection_in_environment,
     mark_failed,
     retry_settings,
+    run_key,
     short_errors,
 )
 
@@ -71,7 +72,7 @@ def train_dag(spec: ModelSpec, path: Path) -> DAG:
         max_active_runs=3,
         params=training_form(spec),
         tags=["bnpipe", "train", spec.name],
-        default_args={"owner": spec.owner, "on_failure_callback": mark_failed, **retry_settings()},
+        default_args={"owner": spec.owner, "on_failure_callback": mark_failed(spec.name), **retry_settings()},
     )
     with dag:
         verbs = [StepOperator(verb=verb, doc_md=about) for verb, about in VERBS.items()]
@@ -120,9 +121,9 @@ class SnapshotOperator(BaseOperator):
                     spec=path,
                     at=at,
                     overrides=overrides,
-                    run_key=f"{run.dag_id}/{run.run_id}",
+                    run_key=run_key(run),
                     actor=actor_of(run),
-                    airflow_run=f"{run.dag_id}/{run.run_id}",
+                    airflow_run=run_key(run),
                     run_url=context["ti"].log_url.partition("/tasks/")[0],
                 )
         return as_xcom(training)
@@ -131,7 +132,8 @@ class SnapshotOperator(BaseOperator):
 class AskForApproval(TriggerDagRunOperator):
     """Hand a winner over to `bn_release__NAME` where the spec wants a person's approval; skipped otherwise.
 
-    The release run's id follows from this run's and the version's, so a retry does not ask twice.
+    The release run's id follows from this run's, the version's and the champion's that it was compared with: a retry
+    does not ask twice, and a run that was cleared because the champion had changed asks again.
     """
 
     template_fields = ()
@@ -151,8 +153,9 @@ class AskForApproval(TriggerDagRunOperator):
         if outcome["outcome"] != "await approval":
             raise AirflowSkipException(f"the outcome is {outcome['outcome']!r}: {outcome['reason']}")
         run = context["dag_run"]
-        self.trigger_run_id = f"{run.run_id}__version_{outcome['version']}"
-        self.conf = {"version": outcome["version"], "compared_with": outcome["champion"] or 0}
+        champion = outcome["champion"] or 0
+        self.trigger_run_id = f"{run.run_id}__version_{outcome['version']}_over_{champion}"
+        self.conf = {"version": outcome["version"], "compared_with": champion, "run_id": outcome["run_id"]}
         self.note = outcome["reason"]
         super().execute(context)
 

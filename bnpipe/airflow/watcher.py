@@ -15,8 +15,6 @@ log = logging.getLogger("bnpipe.airflow")
 
 Champions = Mapping[str, int | None]
 
-MODELS_A_PAGE = 1000
-
 _SEEN = "champion"
 _NEVER = "never looked"
 
@@ -107,10 +105,4 @@ def poll_champions() -> Champions:
     from bnpipe.config import Settings
     from bnpipe.registry import Registry
 
-    connection = Registry(Settings.from_environ().tracking_uri).connection
-    found = connection.pages("search_registered_models", max_results=MODELS_A_PAGE)
-    return {model.name: _number(model.aliases.get("champion")) for model in found}
-
-
-def _number(version: str | int | None) -> int | None:
-    return None if version is None else int(version)
+    return Registry(Settings.from_environ().tracking_uri).champions()

@@ -106,5 +106,5 @@ def test_a_blank_form_overrides_nothing():
 
 def test_a_field_that_the_form_does_not_have_is_refused():
     """Airflow lets any key of a conf through; a misspelt one would be ignored in silence."""
-    with pytest.raises(SpecError, match="max_parent: .* did you mean 'max_parents'"):
+    with pytest.raises(SpecError, match=r"max_parent: .* did you mean 'max_parents'"):
         overrides_of({"max_parent": 2})

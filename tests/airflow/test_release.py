@@ -11,6 +11,7 @@ from shop_bench import Run
 
 from bnpipe.airflow.release import approver_of, brief, comment_of
 from bnpipe.registry import Version
+from bnpipe.steps import Release
 from bnpipe.verdict import Verdict
 
 PATIENCE = 60.0  # seconds until a request must have appeared
@@ -66,7 +67,8 @@ def test_reject_leaves_everything_and_approve_moves_the_champion(shop, client, a
     assert (run.state, run.tasks["approve"]) == ("success", "skipped")
     assert shop.registry.champion(shop.name) is None
     assert seen["subject"] == f"Make {shop.name} version 1 the champion?"
-    assert "There is no champion yet" in seen["body"]
+    assert "There was no champion to compare it with." in seen["body"]
+    assert "These verdicts are against" not in seen["body"]
     assert "| min_rows | pass |" in seen["body"]
     assert seen["defaults"] == ["Reject"]
 
@@ -81,10 +83,45 @@ def test_approval_is_refused_when_the_champion_is_another_one_by_then(shop, clie
     """The task fails with the reason, is not tried again, and nothing was moved."""
     shop.run("2026-02-05T02:00")
     shop.run("2026-02-06T02:00", {"promotion": "approval"})
-    run, _ = release(shop, client, admin, {"version": 2, "compared_with": 0}, "Approve")
+    run, seen = release(shop, client, admin, {"version": 2, "compared_with": 0}, "Approve")
     assert (run.state, run.tasks["approve"], run.tries["approve"]) == ("failed", "failed", 1)
     assert run.xcom("approve", "error").startswith("PromotionRefused")
+    assert seen["body"].startswith("**These verdicts are against version 1, the request is about no version")
     assert shop.registry.champion(shop.name).number == 1
+
+
+def test_verdicts_are_those_of_the_run_that_asks(shop, client, admin):
+    """The training that made version 2 is run again over another champion: its new verdicts count, not the first."""
+    shop.run("2026-02-05T02:00")
+    first = shop.run("2026-02-07T02:00", {"promotion": "approval"})
+    shop.run("2026-02-06T02:00")
+    assert shop.registry.champion(shop.name).number == 3
+
+    run, seen = release(shop, client, admin, {"version": 2}, "Approve")
+    assert seen["body"].startswith("**These verdicts are against version 1, the champion is version 3:")
+    assert (run.state, run.tasks["approve"]) == ("failed", "failed")
+    assert "its verdicts are against version 1, the request is about version 3" in run.xcom("approve", "error")
+    assert shop.registry.champion(shop.name).number == 3
+
+    again = shop.run("2026-02-07T01:30", {"promotion": "approval", "end": "2026-02-07"})
+    outcome = again.xcom("promote")
+    assert (outcome["outcome"], outcome["version"], outcome["champion"]) == ("await approval", 2, 3)
+    assert outcome["run_id"] == again.xcom("snapshot")["run_id"] != first.xcom("snapshot")["run_id"]
+    conf = {"version": 2, "compared_with": 3, "run_id": outcome["run_id"]}
+    run, seen = release(shop, client, admin, conf, "Approve")
+    assert "Compared with the champion, version 3." in seen["body"]
+    assert (run.state, run.xcom("approve")["outcome"]) == ("success", "promoted")
+    assert shop.registry.champion(shop.name).number == 2
+
+
+def test_verdicts_of_another_training_are_not_shown(shop):
+    """A run id that was mistaken fails before anybody is asked."""
+    shop.run("2026-02-05T02:00")
+    other = shop.run("2026-02-06T02:00").xcom("snapshot")["run_id"]
+    conf = {"version": 1, "run_id": other}
+    run = Run(shop.dag("release").test(logical_date=datetime.now(UTC), run_conf=conf))
+    assert (run.tasks["brief"], run.tasks["approval"]) == ("failed", "upstream_failed")
+    assert "did not train version 1" in run.xcom("brief", "error")
 
 
 def test_unknown_version_fails_before_anybody_is_asked(shop):
@@ -110,11 +147,27 @@ def version():
 def test_brief_shows_verdicts_windows_and_links(version):
     """One row a gate; what could break the table is escaped."""
     verdict = Verdict("challenger", "pass", "better by 0.02 | nats/row", "relative")
-    text = brief(version, compared_with=2, verdicts=[verdict], run_url="http://mlflow/run")
+    text = brief(version, Release(2, (verdict,)), compared_with=2, champion=2, run_url="http://mlflow/run")
     assert "learned from 2026-01-01 until 2026-01-21 and was proved on rows until 2026-02-02" in text
     assert "Compared with the champion, version 2." in text
     assert "| challenger | pass | better by 0.02 \\| nats/row |" in text
     assert "[MLflow run](http://mlflow/run) · [Airflow run](http://airflow/dags/x/runs/y)" in text
+
+
+@pytest.mark.parametrize(
+    ("judged", "compared_with", "champion", "told"),
+    [
+        (2, 2, 5, "against version 2, the champion is version 5: an"),
+        (2, 5, 5, "against version 2, the champion is version 5: an"),
+        (None, None, 5, "against no version, the champion is version 5: an"),
+        (2, 4, 2, "against version 2, the request is about version 4, the champion is version 2: an"),
+        (2, 2, None, "against version 2, the champion is no version: an"),
+    ],
+)
+def test_brief_begins_with_what_makes_an_approval_void(version, judged, compared_with, champion, told):
+    """In bold, before the sentence that everybody reads."""
+    text = brief(version, Release(judged, ()), compared_with=compared_with, champion=champion, run_url="")
+    assert text.startswith(f"**These verdicts are {told} approval will be refused.")
 
 
 def test_who_answered_and_what_was_said():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 from shop_bench import Run, load_dag
@@ -126,6 +127,46 @@ def test_mlflow_down_is_tried_again_then_fails(shop, monkeypatch):
     assert run.xcom("snapshot", "error").startswith("RegistryUnavailable")
 
 
+def test_a_snapshot_that_fails_for_good_ends_its_mlflow_run(shop, monkeypatch):
+    """The source never answers: nothing was handed on, yet no MLflow run is left as running."""
+    from mlflow import MlflowClient
+
+    from bnpipe import source
+    from bnpipe.errors import SourceUnavailable
+
+    def away(*_):
+        raise SourceUnavailable("the warehouse does not answer")
+
+    monkeypatch.setattr(source, "read_window", away)
+    run = shop.run("2026-02-05T02:00")
+    assert (run.tasks["snapshot"], run.tries["snapshot"], run.xcom("snapshot")) == ("failed", 4, None)
+    client = MlflowClient(shop.tracking_uri)
+    experiment = client.get_experiment_by_name(f"bnpipe/{shop.name}")
+    [left] = client.search_runs([experiment.experiment_id])
+    assert left.info.status == "FAILED"
+    assert left.data.tags["bnpipe.error"] == "snapshot: the warehouse does not answer"
+
+
+def test_the_failure_callback_never_raises(shop, monkeypatch, caplog):
+    """Whatever is wrong: no run of that key, MLflow away, a context without a task."""
+    from bnpipe.airflow.tasks import mark_failed
+
+    instance = SimpleNamespace(dag_id="bn_train__x", run_id="never", task_id="fit")
+    mark_failed(shop.name)({"ti": instance})
+    assert "could not write" not in caplog.text
+    mark_failed(shop.name)({})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+    mark_failed(shop.name)({"ti": instance, "exception": ValueError("x")})
+    assert caplog.text.count("could not write the failure into MLflow") == 2
+
+
+def test_a_wrong_field_of_a_conf_is_an_error_of_its_own(shop):
+    """Airflow lets unknown keys through; the XCom says which one is meant."""
+    run = shop.run("2026-02-05T02:00", {"max_parent": 1})
+    assert (run.state, run.tries["snapshot"]) == ("failed", 1)
+    assert "did you mean 'max_parents'" in run.xcom("snapshot", "error")
+
+
 def test_mlflow_going_down_in_the_middle_fails_that_task_only(shop, monkeypatch):
     """What the earlier tasks kept is not lost; the failed task is tried again."""
     fit = steps.fit
@@ -166,7 +207,7 @@ def test_end_in_the_future_is_refused(shop):
     """The form's date is checked against the run's start."""
     run = shop.run("2026-02-05T02:00", {"end": "2126-01-01"})
     assert (run.state, run.tries["snapshot"]) == ("failed", 1)
-    assert "choose an earlier date" in run.xcom("snapshot", "error")
+    assert "the latest end is" in run.xcom("snapshot", "error")
 
 
 def test_approval_policy_queues_a_release_run(shop):
@@ -182,7 +223,9 @@ def test_approval_policy_queues_a_release_run(shop):
     assert shop.registry.champion(shop.name) is None
     with create_session() as session:
         asked = session.scalars(select(DagRun).where(DagRun.dag_id == f"bn_release__{shop.name}")).all()
-    assert [(release.state, release.conf) for release in asked] == [("queued", {"version": 1, "compared_with": 0})]
+    conf = {"version": 1, "compared_with": 0, "run_id": run.xcom("snapshot")["run_id"]}
+    assert [(release.state, release.conf) for release in asked] == [("queued", conf)]
+    assert asked[0].run_id == f"{run.dag_run.run_id}__version_1_over_0"
 
 
 def test_manual_policy_leaves_it_to_mlflow(shop):
@@ -209,7 +252,7 @@ def test_connection_comes_from_airflow_and_is_not_logged(shop, monkeypatch, capl
 def test_other_dags_have_no_training_params(shop, kind):
     """Each form asks only what its Dag uses."""
     dag = load_dag("bn_registry") if kind == "registry" else shop.dag("release")
-    assert set(dag.params) == ({"model"} if kind == "registry" else {"version", "compared_with"})
+    assert set(dag.params) == ({"model"} if kind == "registry" else {"version", "compared_with", "run_id"})
 
 
 def test_registry_dag_writes_moves_by_hand_into_the_ledger(shop):

@@ -10,6 +10,7 @@ from contextlib import aclosing
 import pytest
 
 from bnpipe.airflow.watcher import ChampionTrigger, poll_champions
+from bnpipe.registry.ledger import LEDGER_TAG
 
 FAST = 0.01
 
@@ -31,12 +32,12 @@ class StateStore:
 
 @pytest.fixture
 def mlflow(mlflow_uri):
-    """An MLflow with two models, `alpha` at version 1 and `beta` without a champion."""
+    """An MLflow with two models of bnpipe, `alpha` at version 1 and `beta` without a champion."""
     from mlflow import MlflowClient
 
     client = MlflowClient(mlflow_uri)
     for name in ("alpha", "beta"):
-        client.create_registered_model(name)
+        client.create_registered_model(name, tags={LEDGER_TAG: "run"})
         for _ in range(2):
             client.create_model_version(name, "file:///nowhere")
     client.set_registered_model_alias("alpha", "champion", "1")
@@ -70,7 +71,8 @@ def silent(trigger, seconds=0.3):
 
 
 def test_one_request_reads_all_champions(mlflow):
-    """A model without a champion is there, too."""
+    """A model without a champion is there, too; one that is not bnpipe's is not."""
+    mlflow.create_registered_model("gamma")
     assert poll_champions() == {"alpha": 1, "beta": None}
 
 
