@@ -130,7 +130,8 @@ class Registry(Runs, Versions):
 
     def champions(self) -> Mapping[str, int | None]:
         """Give the champion's version of each model bnpipe has registered, None where there is none, in one search."""
-        found = self.connection.pages("search_registered_models", filter_string=f"tags.`{LEDGER_TAG}` != ''")
+        managed = f"tags.`{LEDGER_TAG}` != ''"
+        found = self.connection.pages("search_registered_models", filter_string=managed, max_results=1000)
         aliased = {model.name: model.aliases.get(CHAMPION) for model in found}
         return {name: None if number is None else int(number) for name, number in sorted(aliased.items())}
 

@@ -73,7 +73,8 @@ def test_a_version_tells_what_its_tags_mean(mlflow_uri: str, registry: Registry,
     }
     add_versions(mlflow_uri, model, 1, **good)
     add_versions(mlflow_uri, model, 1, **good | {"bnpipe.end": "2026-02-02", "bnpipe.train_end": "soon"})
-    add_versions(mlflow_uri, model, 1, **{"bnpipe.training_key": "k8", "bnpipe.barred": "it was wrong"})
+    bad = {"bnpipe.training_key": "k8", "bnpipe.verdict": "fail", "bnpipe.barred": "it was wrong"}
+    add_versions(mlflow_uri, model, 1, **bad)
     add_versions(mlflow_uri, model, 1, **{"bnpipe.end": good["bnpipe.end"], "bnpipe.training_key": ""})
     whole, torn, barred, foreign = (registry.version(model, number) for number in (6, 7, 8, 9))
     assert whole.train_end == datetime(2026, 1, 20, 23, tzinfo=UTC)
