@@ -41,6 +41,8 @@ class Runs:
     ) -> str:
         """Start the MLflow run of `key`, or go on with it: a retry gets the run of the first attempt.
 
+        A run that has *finished* is what the ledger quotes as evidence, and is not written again: an Airflow run that
+        is cleared after its success gets another MLflow run, under ``key#2``.
         Tags are written again, and those that said how the first attempt ended are gone. Params are write-once in
         MLflow: the first attempt's stay, a difference is logged.
         Of two *simultaneous* starts with one key, which only a zombie and its retry can be, the later deletes its run;
@@ -61,7 +63,7 @@ class Runs:
         """
         call = self.connection.call
         experiment = self.connection.ensure_experiment(f"bnpipe/{model}", **TRAINING)
-        run = self._run_of_key(experiment, key)
+        run, key = self._unfinished(experiment, key)
         if run is None:
             identity = {RUN_KEY_TAG: key, RUN_MODEL_TAG: model}
             made = call("create_run", experiment, tags=identity, run_name=key)
@@ -78,6 +80,12 @@ class Runs:
         self.log_tags(run_id, tags or {})
         self._log_params(run_id, {name: str(value) for name, value in (params or {}).items()}, run.data.params)
         return run_id
+
+    def find_run(self, *, model: str, key: str) -> str | None:
+        """Find the run of `key` that has not finished; None if there is none."""
+        experiment = self.connection.ensure_experiment(f"bnpipe/{model}", **TRAINING)
+        run, _ = self._unfinished(experiment, key)
+        return None if run is None else str(run.info.run_id)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Log numbers under names; again under the same name: the later one is shown."""
@@ -182,6 +190,14 @@ class Runs:
         tags = [InputTag("mlflow.data.context", context), InputTag("bnpipe.data_fingerprint", fingerprint)]
         self.connection.call("log_inputs", run_id, datasets=[DatasetInput(dataset, tags)])
 
+    def _unfinished(self, experiment: str, key: str) -> tuple[Any, str]:
+        """Give the run of the newest attempt, None if that has not begun or has finished, and the attempt's key."""
+        run = self._run_of_key(experiment, key)
+        while run is not None and run.info.status == "FINISHED":
+            key = _next_attempt(key)
+            run = self._run_of_key(experiment, key)
+        return run, key
+
     def _run_of_key(self, experiment: str, key: str) -> Any:
         runs = self.connection.call(
             "search_runs",
@@ -213,6 +229,12 @@ def _existing(local: Path) -> Path:
     if not local.is_file():
         raise RegistryError(f"can't log {local.name!r} to MLflow: no such file")
     return local
+
+
+def _next_attempt(key: str) -> str:
+    """Name the next attempt: ``night``, ``night#2``, ``night#3``."""
+    first, mark, number = key.rpartition("#")
+    return f"{first}#{int(number) + 1}" if mark and number.isdigit() else f"{key}#2"
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

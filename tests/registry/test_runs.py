@@ -44,6 +44,22 @@ def test_a_retry_does_not_say_how_the_first_attempt_ended(registry: Registry) ->
     }
 
 
+def test_a_finished_run_is_not_written_again(registry: Registry) -> None:
+    """A cleared Airflow run gets a run of its own each time; one that failed is gone on with."""
+    first = registry.start_run(model="flights", key="night")
+    assert registry.find_run(model="flights", key="night") == first
+    registry.finish_run(first, "FINISHED")
+    assert registry.find_run(model="flights", key="night") is None
+    second = registry.start_run(model="flights", key="night")
+    assert second != first
+    assert registry.run_tags(second)["bnpipe.run_key"] == "night#2"
+    registry.finish_run(second, "FAILED")
+    assert registry.start_run(model="flights", key="night") == second
+    registry.finish_run(second, "FINISHED")
+    third = registry.start_run(model="flights", key="night")
+    assert registry.run_tags(third)["bnpipe.run_key"] == "night#3"
+
+
 def test_the_oldest_of_two_runs_is_gone_on_with(registry: Registry) -> None:
     """Should two runs of one key ever exist, everybody agrees which it is; quotes in keys are no trouble."""
     key = "manual's"
