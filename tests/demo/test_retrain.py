@@ -1,19 +1,38 @@
-"""A retrain on the real components over REST, with a task's process killed on the way."""
+"""Retraining on the real components over REST: killed tasks, a champion moved by hand, a backfill."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bnpipe.demo.airflow_client import AirflowClient
+from bnpipe.demo.airflow_client import AirflowClient, RunState
 from bnpipe.demo.platform import Platform
-from bnpipe.registry import Registry
+from bnpipe.registry import LedgerEntry, Registry
 
-DAG = "bn_train__health_plan"
+MODEL = "health_plan"
+DAG = f"bn_train__{MODEL}"
+NOTICED = 60.0  # seconds within which a move by hand must be in the ledger
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Platform]:
+    """Start everything once for the tests below, which go on from one another."""
+    home = tmp_path_factory.mktemp("retrain")
+    env = {"BNPIPE_MODELS": str(repository / "config" / "models"), "BNPIPE_STORE": str(home / "store")}
+    platform = Platform(home / "home", dags=repository / "dags", plugins=repository / "plugins", env=env)
+    with platform.start():
+        platform.client.wait_for_dag(DAG)
+        platform.client.unpause(DAG)
+        yield platform
+
+
+def _ended(platform: Platform, run: str) -> RunState:
+    return platform.client.wait(DAG, run, timeout=300, check=platform.check)
 
 
 def _kill_when_running(client: AirflowClient, platform: Platform, run: str, task: str) -> None:
@@ -30,27 +49,90 @@ def _kill_when_running(client: AirflowClient, platform: Platform, run: str, task
     pytest.fail(f"{task} never ran")
 
 
+def _noticed(platform: Platform, entries: int) -> LedgerEntry:
+    """Wait until the ledger has that many entries; give the last."""
+    registry = Registry(platform.mlflow_url)
+    deadline = time.monotonic() + NOTICED
+    while len(history := registry.history(MODEL)) < entries:
+        platform.check()
+        assert time.monotonic() < deadline, f"after {NOTICED:.0f} s the ledger still ends with {history[-1]}"
+        time.sleep(0.5)
+    return history[-1]
+
+
+def _warned(platform: Platform) -> list[str]:
+    """Gather what the runs of the registry Dag have warned of; waits for the one that is under way."""
+    client = platform.client
+    warnings = []
+    for run in client.runs("bn_registry"):
+        assert client.wait("bn_registry", run.run, timeout=NOTICED).succeeded
+        warnings += client.xcom("bn_registry", run.run, "reconcile")["warnings"]
+    return warnings
+
+
 @pytest.mark.timeout(600)
-def test_a_killed_task_is_tried_again_and_one_version_comes_out(tmp_path: Path, repository: Path):
+def test_a_killed_task_is_tried_again_and_one_version_comes_out(platform: Platform):
     """A SIGKILL in `learn` and another in `register` cost two retries; one version is promoted, once."""
-    env = {"BNPIPE_MODELS": str(repository / "config" / "models"), "BNPIPE_STORE": str(tmp_path / "store")}
-    platform = Platform(tmp_path / "home", dags=repository / "dags", plugins=repository / "plugins", env=env)
-    with platform.start():
-        client = platform.client
-        client.wait_for_dag(DAG)
-        client.unpause(DAG)
-        client.trigger(DAG, run="killed", conf={"end": "1979-01-01", "promotion": "auto", "reason": "test of kills"})
-        for task in ("learn", "register"):
-            _kill_when_running(client, platform, "killed", task)
-        ended = client.wait(DAG, "killed", timeout=300, check=platform.check)
-        assert ended.succeeded, client.log(DAG, "killed", "promote")
-        assert {task.task: task.tries for task in ended.tasks if task.tries > 1} == {"learn": 2, "register": 2}
-        outcome = client.xcom(DAG, "killed", "promote")
-        assert (outcome["outcome"], outcome["version"]) == ("promoted", 1)
-        registry = Registry(platform.mlflow_url)
-        assert [version.number for version in registry.versions("health_plan")] == [1]
-        [entry] = registry.history("health_plan")
-        assert (entry.to, entry.outcome, entry.actor) == (1, "done", "admin")
-        champion = registry.champion("health_plan")
-        assert champion is not None
-        assert champion.tags["bnpipe.airflow_run"] == f"{DAG}/killed"
+    client = platform.client
+    client.trigger(DAG, run="killed", conf={"end": "1979-01-02", "promotion": "auto", "reason": "test of kills"})
+    for task in ("learn", "register"):
+        _kill_when_running(client, platform, "killed", task)
+    ended = _ended(platform, "killed")
+    assert ended.succeeded, client.log(DAG, "killed", "promote")
+    assert {task.task: task.tries for task in ended.tasks if task.tries > 1} == {"learn": 2, "register": 2}
+    outcome = client.xcom(DAG, "killed", "promote")
+    assert (outcome["outcome"], outcome["version"]) == ("promoted", 1)
+    registry = Registry(platform.mlflow_url)
+    assert [version.number for version in registry.versions(MODEL)] == [1]
+    [entry] = registry.history(MODEL)
+    assert (entry.to, entry.outcome, entry.actor) == (1, "done", "admin")
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    assert champion.tags["bnpipe.airflow_run"] == f"{DAG}/killed"
+
+
+@pytest.mark.timeout(300)
+def test_a_champion_moved_by_hand_is_in_the_ledger_within_a_minute(platform: Platform):
+    """Triggerer, asset and `bn_registry` notice what a person did in MLflow, and warn where it needs a second look."""
+    from mlflow import MlflowClient
+
+    mlflow = MlflowClient(platform.mlflow_url)
+    newer = platform.client.trigger(DAG, conf={"end": "1980-01-01", "promotion": "manual"})
+    mlflow.delete_registered_model_alias(MODEL, "champion")
+    entry = _noticed(platform, 2)
+    assert (entry.source, entry.to, entry.actor, entry.kind) == (1, None, "unknown (MLflow)", "by hand")
+
+    assert _ended(platform, newer).succeeded
+    outcome = platform.client.xcom(DAG, newer, "promote")
+    assert (outcome["outcome"], outcome["version"]) == ("left to MLflow", 2)
+    mlflow.set_model_version_tag(MODEL, "2", "bnpipe.barred", "by this test")
+    mlflow.set_registered_model_alias(MODEL, "champion", "2")
+    entry = _noticed(platform, 3)
+    assert (entry.source, entry.to, entry.actor, entry.kind) == (None, 2, "unknown (MLflow)", "by hand")
+
+    warned = _warned(platform)
+    assert len(warned) == 2
+    assert any("was removed in MLflow; it was version 1" in warning for warning in warned)
+    assert any("was set to version 2 in MLflow" in warning and "by this test" in warning for warning in warned)
+
+
+@pytest.mark.timeout(300)
+def test_a_backfill_of_an_older_date_moves_nothing(platform: Platform):
+    """The backfill takes 2 January 1979 of the yearly cron; with a conf of its own it is a training of its own."""
+    client = platform.client
+    days = {"from_date": "1978-12-01T00:00:00Z", "to_date": "1979-02-01T00:00:00Z"}
+    made = client._request("POST", "backfills", {"dag_id": DAG, **days, "dag_run_conf": {"max_parents": 2}})
+    [run] = [run.run for run in client.runs(DAG) if run.run.startswith("backfill__")]
+    ended = _ended(platform, run)
+    assert ended.succeeded
+    outcome = client.xcom(DAG, run, "promote")
+    assert (outcome["outcome"], outcome["version"]) == ("superseded", 3)
+    registry = Registry(platform.mlflow_url)
+    version = registry.version(MODEL, 3)
+    assert version.tags["bnpipe.end"].startswith("1979-01-02")
+    assert version.tags["bnpipe.airflow_run"] == f"{DAG}/{run}"
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    assert champion.number == 2
+    assert len(registry.history(MODEL)) == 3
+    assert client._request("GET", f"backfills/{made['id']}")["dag_id"] == DAG

@@ -1,4 +1,4 @@
-"""The README says what is so: its example prints what stands below it, its spec is one, its pictures and pages exist."""
+"""The README says what is so: its example prints what stands below it, its spec is one, its links lead somewhere."""
 
 from __future__ import annotations
 
