@@ -160,7 +160,7 @@ def brief(version: Version, release: Release, *, compared_with: int | None, cham
     tags = version.tags
     title = f"**{version.model} version {version.number}**"
     judged = release.compared_with
-    against = f"Compared with the champion, version {judged}" if judged else "There was no champion to compare it with"
+    against = f"Compared with the champion, version {judged}" if judged else "There was no champion when it was judged"
     dates = [str(tags.get(f"bnpipe.{name}", "?"))[:10] for name in ("window_start", "train_end", "end")]
     lines = [
         *_doubts(judged, compared_with, champion),

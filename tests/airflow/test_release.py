@@ -67,7 +67,7 @@ def test_reject_leaves_everything_and_approve_moves_the_champion(shop, client, a
     assert (run.state, run.tasks["approve"]) == ("success", "skipped")
     assert shop.registry.champion(shop.name) is None
     assert seen["subject"] == f"Make {shop.name} version 1 the champion?"
-    assert "There was no champion to compare it with." in seen["body"]
+    assert "There was no champion when it was judged." in seen["body"]
     assert "These verdicts are against" not in seen["body"]
     assert "| min_rows | pass |" in seen["body"]
     assert seen["defaults"] == ["Reject"]
