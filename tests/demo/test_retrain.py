@@ -23,7 +23,11 @@ NOTICED = 60.0  # seconds within which a move by hand must be in the ledger
 def platform(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Platform]:
     """Start everything once for the tests below, which go on from one another."""
     home = tmp_path_factory.mktemp("retrain")
-    env = {"BNPIPE_MODELS": str(repository / "config" / "models"), "BNPIPE_STORE": str(home / "store")}
+    env = {
+        "BNPIPE_MODELS": str(repository / "config" / "models"),
+        "BNPIPE_STORE": str(home / "store"),
+        "BNPIPE_POLL_SECONDS": "1",
+    }
     platform = Platform(home / "home", dags=repository / "dags", plugins=repository / "plugins", env=env)
     with platform.start():
         platform.client.wait_for_dag(DAG)
@@ -58,6 +62,15 @@ def _noticed(platform: Platform, entries: int) -> LedgerEntry:
         assert time.monotonic() < deadline, f"after {NOTICED:.0f} s the ledger still ends with {history[-1]}"
         time.sleep(0.5)
     return history[-1]
+
+
+def _followed(platform: Platform) -> None:
+    """Wait until the watcher has announced the first champion: what it never saw it can't miss."""
+    deadline = time.monotonic() + NOTICED
+    while not platform.client.runs("bn_registry"):
+        platform.check()
+        assert time.monotonic() < deadline, f"bn_registry did not start within {NOTICED:.0f} s"
+        time.sleep(0.5)
 
 
 def _warned(platform: Platform) -> list[str]:
@@ -96,6 +109,7 @@ def test_a_champion_moved_by_hand_is_in_the_ledger_within_a_minute(platform: Pla
     """Triggerer, asset and `bn_registry` notice what a person did in MLflow, and warn where it needs a second look."""
     from mlflow import MlflowClient
 
+    _followed(platform)
     mlflow = MlflowClient(platform.mlflow_url)
     newer = platform.client.trigger(DAG, conf={"end": "1980-01-01", "promotion": "manual"})
     mlflow.delete_registered_model_alias(MODEL, "champion")
