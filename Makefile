@@ -25,7 +25,7 @@ format: setup ## Put the code into shape
 	$(BIN)/ruff format .
 
 test: lint ## Lint, then every test; ARGS go to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done
 	@$(BIN)/bnpipe demo $(ARGS)
