@@ -17,7 +17,15 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
-from bnpipe.errors import BnpipeError, EmptyWindowError, FormatError, SettingsError, SourceError, SourceUnavailable
+from bnpipe.errors import (
+    BnpipeError,
+    DataError,
+    EmptyWindowError,
+    FormatError,
+    SettingsError,
+    SourceError,
+    SourceUnavailable,
+)
 from bnpipe.source import (
     Connection,
     Query,
@@ -423,3 +431,9 @@ def test_a_postgres_that_is_away_keeps_its_secret(url: str, error: type[BnpipeEr
         describe(connection, QUERY)
     assert caught.type is error
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_window_before_the_calendar_is_refused():
+    """A date of the year 1 is an error that names it, not an overflow."""
+    with pytest.raises(DataError, match="0001-01-05"):
+        window_at(date(1, 1, 5), time_zone="UTC", train_days=90, held_out_days=14)

@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bnpipe.errors import FormatError, SettingsError
+from bnpipe.errors import DataError, FormatError, SettingsError
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ def window_at(
     ------
     SettingsError
         Unknown time zone, or no days to learn from.
+    DataError
+        The calendar does not go back that far.
     """
     zone = find_time_zone(time_zone)
     if isinstance(at, datetime):
@@ -122,7 +124,12 @@ def window_at(
         end = local.date() - timedelta(days=lag_days)
     else:
         end = at
-    train_end = end - timedelta(days=held_out_days)
-    start = train_end - timedelta(days=train_days)
+    try:
+        train_end = end - timedelta(days=held_out_days)
+        start = train_end - timedelta(days=train_days)
+    except OverflowError as error:
+        raise DataError(
+            f"a window of {train_days} + {held_out_days} days can't end on {end}: choose a later date"
+        ) from error
     start_at, train_end_at, end_at = (datetime.combine(day, time(), zone) for day in (start, train_end, end))
     return Window(start_at, train_end_at, end_at, time_zone)

@@ -5,7 +5,7 @@ from bnpipe.steps.promotion import Outcome, approve, promote, promote_by_hand, r
 from bnpipe.steps.proof import evaluate
 from bnpipe.steps.rebuild import Rebuilt, rebuild
 from bnpipe.steps.retention import Swept, sweep
-from bnpipe.steps.train import fail, fail_run_of, train
+from bnpipe.steps.train import fail_run_of, train
 from bnpipe.steps.training import STEPS, Release, Training, read_release
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "approve",
     "audit",
     "evaluate",
-    "fail",
     "fail_run_of",
     "fit",
     "learn",

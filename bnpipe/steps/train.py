@@ -45,13 +45,8 @@ def train(
         with around("promote"):
             return training, promote(training)
     except BaseException as error:  # also Ctrl-C: nobody comes back to this run
-        fail(training, f"{type(error).__name__}: {error}")
+        close_failed(Bench(training).registry, training.run_id, f"{type(error).__name__}: {error}")
         raise
-
-
-def fail(training: Training, reason: str, *, settings: Settings | None = None) -> None:
-    """Mark the MLflow run of a training as failed, for a task that could not do so itself."""
-    close_failed(Bench(training, settings).registry, training.run_id, reason)
 
 
 def fail_run_of(*, model: str, run_key: str, reason: str, settings: Settings | None = None) -> None:
