@@ -72,7 +72,7 @@ def test_nothing_of_this_machine_is_committed():
     else:
         names = [name for name in listed.stdout.split("\0") if name]
     assert names
-    unwanted = ("/" + "work/", "files.python" + "hosted.org", "py" + "pi.org", "registry.npm" + "js.org")
+    unwanted = ("/" + "work/", "files.python" + "hosted.org", "py" + "pi.org", "registry." + "npmjs.org")
     found = []
     for name in names:
         path = ROOT / name
