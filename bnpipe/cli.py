@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(problem, file=sys.stderr)
         return error.exit_code
     except BnpipeError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Keep Bayesian networks healthy in production.",
         epilog="BNPIPE_MODELS, BNPIPE_STORE, BNPIPE_DATA, BNPIPE_CONN_<NAME> and MLFLOW_TRACKING_URI set the places.",
     )
+    parser.add_argument("--version", action="version", version=f"bnpipe {installed_version('bnpipe')}")
     parser.add_argument("-v", "--verbose", action="store_true", help="show log lines")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -154,6 +156,8 @@ def _train(options: argparse.Namespace) -> int:
     )
     _print_training(console, training.run_id, training.key, settings)
     console.print(f"[bold]version {outcome.version}: {outcome.outcome}[/bold], {outcome.reason}")
+    if outcome.outcome in ("await approval", "left to MLflow"):
+        console.print(f"to promote it: bnpipe promote {spec.name} {outcome.version} --reason …")
     return 0
 
 
@@ -234,10 +238,14 @@ def _rebuild(options: argparse.Namespace) -> int:
 
 
 def _reconcile(options: argparse.Namespace) -> int:
+    from bnpipe.registry import describe
     from bnpipe.steps import reconcile
 
     for found in reconcile(options.name):
-        print(found)
+        for kind, entries in (("closed", found.closed), ("voided", found.voided), ("moved by hand", found.by_hand)):
+            for entry in entries:
+                print(f"{entry.model}: {kind}: {describe(entry)}")
+    print("ledgers and aliases agree")
     return 0
 
 

@@ -441,7 +441,7 @@ def decide_promotion(verdicts: Iterable[Verdict], *, policy: Policy, first: bool
     if incomparable:
         return PromotionDecision("await approval", _reasons(incomparable), given)
     if policy == "approval":
-        return PromotionDecision("await approval", "every gate passed; the spec asks for a person's approval", given)
+        return PromotionDecision("await approval", "every gate passed; a person's approval is asked for", given)
     if first:
         return PromotionDecision("promote", "first version, every absolute gate passed", given)
     won = next(verdict.reason for verdict in counted if verdict.kind == "relative")

@@ -203,6 +203,11 @@ class Versions:
         self.version(model, version)
         self.connection.call("set_registered_model_alias", model, CHALLENGER, str(version))
 
+    def describe(self, version: Version, *, model: str, version_text: str) -> None:
+        """Write the descriptions that MLflow shows of a model and of a version."""
+        self.connection.call("update_registered_model", version.model, description=model)
+        self.connection.call("update_model_version", version.model, str(version.number), description=version_text)
+
     def load_network(self, version: Version) -> Network:
         """Load a version's network.
 

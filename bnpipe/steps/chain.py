@@ -124,7 +124,17 @@ def snapshot(
             "bnpipe.airflow_url": run_url or "",
             "bnpipe.reason": overrides.reason or "",
         },
-        params={},
+        params={
+            "score": model.structure.score,
+            "max_parents": model.structure.max_parents,
+            "seed": model.structure.seed,
+            "estimator": model.parameters.estimator,
+            "equivalent_sample_size": model.equivalent_sample_size(),
+            "promotion": model.promotion.policy,
+            "window_start": window.start.date().isoformat(),
+            "train_end": window.train_end.date().isoformat(),
+            "window_end": window.end.date().isoformat(),
+        },
     )
     try:
         store = Store(settings.store)
@@ -354,6 +364,13 @@ def register(training: Training) -> Registered:
             input_example=_typical_row(network, tuple(recipe.spec.targets)),
         )
         bench.registry.log_tags(training.run_id, {"bnpipe.version": str(version.number)})
+        window = recipe.window
+        bench.registry.describe(
+            version,
+            model=f"{recipe.spec.description}\n\nOwner: {recipe.spec.owner}".strip(),
+            version_text=f"{len(network.nodes)} nodes, {len(network.arcs)} arcs; learned from {window.start.date()} "
+            f"until {window.train_end.date()}, proved on rows until {window.end.date()}",
+        )
         log.info("%s: version %d", recipe.spec.name, version.number)
         return Registered(version.model, version.number)
 

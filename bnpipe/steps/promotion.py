@@ -10,7 +10,7 @@ from bnpipe.errors import PromotionRefused, RegistryError
 from bnpipe.registry import LedgerEntry, Reconciliation, Registry, Version
 from bnpipe.release import decide_promotion
 from bnpipe.steps.proof import last_champion
-from bnpipe.steps.training import Bench, Record, Release, Training, step
+from bnpipe.steps.training import Bench, Record, Release, Training, read_release, step
 
 log = logging.getLogger("bnpipe.steps")
 
@@ -121,12 +121,26 @@ def _ends_no_earlier(one: Version, other: Version) -> bool:
 
 
 def approve(
-    *, model: str, version: int, compared_with: int | None, actor: str, reason: str, settings: Settings | None = None
+    *,
+    model: str,
+    version: int,
+    compared_with: int | None,
+    actor: str,
+    reason: str,
+    run_id: str | None = None,
+    settings: Settings | None = None,
 ) -> Outcome:
     """Promote what a person approved, if it is still what that person was shown.
 
     The champion must still be the one that was compared, no challenger of a later window may have come meanwhile, and
     the version must have passed its gates and not be barred.
+
+    Parameters
+    ----------
+    reason : str
+        The person's own; what the verdicts said is added to it.
+    run_id : str or None
+        The MLflow run whose verdicts the person was shown, the ledger's evidence; None: the one that made the version.
     """
     registry = _registry(settings)
     chosen = registry.version(model, version)
@@ -137,18 +151,21 @@ def approve(
         return Outcome("superseded", version, compared_with, said)
     if chosen.doubts:
         return Outcome("held", version, compared_with, f"version {version}: {' and '.join(chosen.doubts)}")
+    shown = run_id or chosen.run_id
+    said = f"{reason} ({_grounds(read_release(registry, shown))})"
     try:
         registry.promote(
-            model,
-            version,
-            actor=actor,
-            reason=reason,
-            evidence=registry.run_url(chosen.run_id),
-            expected=compared_with,
+            model, version, actor=actor, reason=said, evidence=registry.run_url(shown), expected=compared_with
         )
     except PromotionRefused as refusal:
-        return Outcome("held", version, compared_with, str(refusal))
-    return Outcome("promoted", version, compared_with, reason, chosen.run_id)
+        return Outcome("held", version, compared_with, str(refusal), shown)
+    return Outcome("promoted", version, compared_with, said, shown)
+
+
+def _grounds(found: Release) -> str:
+    """Say in short what the verdicts a person was shown said of the champion."""
+    relative = [verdict.reason for verdict in found.verdicts if verdict.kind == "relative"]
+    return relative[0] if relative else "first version, every absolute gate passed"
 
 
 def promote_by_hand(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import date, datetime
 from pathlib import Path
 from uuid import uuid4
 
 from bnpipe.config import ModelSpec, Overrides, Settings
+from bnpipe.errors import BnpipeError
 from bnpipe.registry import Registry
 from bnpipe.steps import chain
 from bnpipe.steps.promotion import Outcome, promote
@@ -45,7 +46,10 @@ def train(
         with around("promote"):
             return training, promote(training)
     except BaseException as error:  # also Ctrl-C: nobody comes back to this run
-        close_failed(Bench(training).registry, training.run_id, f"{type(error).__name__}: {error}")
+        registry = Bench(training).registry
+        close_failed(registry, training.run_id, f"{type(error).__name__}: {error}")
+        with suppress(BnpipeError):  # MLflow may be what is missing
+            error.add_note(f"what there is of it: MLflow run {registry.run_url(training.run_id)}")
         raise
 
 

@@ -68,6 +68,22 @@ def test_gate_ends_with_one(clinic, capsys):
     code, _, err = run(capsys, "train", "clinic", "--at", "2026-03-01")
     assert code == 1
     assert "min_rows" in err
+    assert "MLflow run runs:/" in err
+
+
+def test_reconcile_tells_what_a_hand_did(clinic, capsys):
+    """A champion set in MLflow's UI is told by model and version, and once only."""
+    from bnpipe.config import Settings
+    from bnpipe.registry import Registry
+
+    run(capsys, "train", "clinic", "--at", "2026-03-01", "--promotion", "manual")
+    client = Registry(Settings.from_environ().tracking_uri).connection.client
+    client.set_registered_model_alias("clinic", "champion", "1")
+    code, out, _ = run(capsys, "reconcile")
+    assert code == 0
+    assert "clinic: moved by hand" in out
+    _, out, _ = run(capsys, "reconcile")
+    assert out == "ledgers and aliases agree\n"
 
 
 def test_check_says_ok(clinic, capsys):

@@ -61,6 +61,11 @@ def test_first_training_is_promoted_and_its_run_tells_everything(clinic):
         "release.json",
         "report.html",
     }
+    model = registry().connection.client.get_registered_model("clinic")
+    assert "ward-3" in model.description
+    assert "5 nodes" in registry().connection.client.get_model_version("clinic", "1").description
+    params = registry().connection.client.get_run(training.run_id).data.params
+    assert (params["score"], params["window_end"]) == ("bic", "2026-03-01")
     metrics = registry().metrics(training.run_id)
     assert metrics["rows.training"] == 40 * 60
     assert all(metrics[f"seconds.{name}"] >= 0 for name in steps.STEPS)
@@ -166,7 +171,23 @@ def test_approval_promotes_what_was_shown(clinic):
     train(clinic, promotion="approval")
     outcome = steps.approve(model="clinic", version=1, compared_with=None, actor="grace", reason="looks right")
     assert outcome.outcome == "promoted"
-    assert registry().history("clinic")[-1].actor == "grace"
+    entry = registry().history("clinic")[-1]
+    assert entry.actor == "grace"
+    assert entry.reason == "looks right (first version, every absolute gate passed)"
+
+
+def test_the_ledger_quotes_the_verdicts_that_the_approver_saw(clinic):
+    """A version judged again against another champion is approved on the evidence of that later run."""
+    train(clinic)
+    first, _ = train(clinic, at=LATER, promotion="approval")
+    again, outcome = train(clinic, at=LATER, promotion="approval")
+    assert first.run_id != again.run_id
+    steps.approve(
+        model="clinic", version=2, compared_with=outcome.champion, actor="eve", reason="ok", run_id=outcome.run_id
+    )
+    entry = registry().history("clinic")[-1]
+    assert entry.evidence == registry().run_url(again.run_id)
+    assert "graph, d" in entry.reason
 
 
 def test_approval_is_refused_when_the_champion_has_changed(clinic):
