@@ -97,8 +97,8 @@ class BriefOperator(BaseOperator):
     Returns
     -------
     dict
-        ``title``, ``body`` (Markdown), ``version``, ``compared_with`` (None: there was no champion) and
-        ``judged_against``, the champion that the verdicts are against.
+        ``title``, ``body`` (Markdown), ``version``, ``compared_with`` (None: there was no champion),
+        ``judged_against``, the champion that the verdicts are against, and ``run_id``, the MLflow run they are from.
     """
 
     def __init__(self, *, model: str, **kwargs: Any) -> None:
@@ -131,6 +131,7 @@ class BriefOperator(BaseOperator):
             "version": version.number,
             "compared_with": compared_with,
             "judged_against": release.compared_with,
+            "run_id": run_id,
         }
 
 
@@ -235,6 +236,7 @@ class ApproveOperator(BaseOperator):
                 compared_with=asked["compared_with"],
                 actor=approver_of(answer) or actor_of(context["dag_run"]),
                 reason=comment_of(answer) or "approved in Airflow",
+                run_id=asked["run_id"],
             )
             if outcome.outcome not in ("promoted", "already champion"):
                 raise PromotionRefused(f"{self.model} version {outcome.version} was not promoted: {outcome.reason}")
@@ -259,7 +261,7 @@ _DOCUMENT = """# Release of {name}
 `bn_train__{name}` starts this Dag when a version wins and the spec says `promotion: approval`.
 The request shows on Home under **Required Actions** and on the tab of the task `approval`.
 
-- **Approve** moves the alias `champion`, with you as actor and your comment as reason in the ledger.
+- **Approve** moves the alias `champion`, with you as actor in the ledger and, as reason, your comment and why it won.
 - **Reject**, or 72 hours without an answer, leaves everything as it is.
 - If the champion is not the one that the verdicts are against, or a newer challenger has come, an approval is refused;
   what can be known before is said at the top of the request.
