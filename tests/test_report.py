@@ -319,6 +319,14 @@ def test_the_report_escapes_whatever_it_is_given() -> None:
     assert EVIL in Page(text).words
 
 
+def test_bands_are_explained_where_they_are_drawn() -> None:
+    """Tiers that arcs contradict, or a mere order of single nodes, are not drawn and not spoken of."""
+    chain = random_graph(9, 2, seed=1)
+    assert "Bands are tiers" in page()
+    assert "Bands are tiers" not in page(tiers=TIERS[::-1])
+    assert "Bands are tiers" not in page(network=network(chain), tiers=[(name,) for name in chain])
+
+
 def test_a_training_that_ended_early_has_a_page() -> None:
     """Only a graph: no scores, no gates, no steps."""
     text = training_report(name="flights", network=network())

@@ -83,11 +83,7 @@ def arrange(parents: Mapping[str, Sequence[str]], tiers: Sequence[Sequence[str]]
         Drawn as bands, earlier ones above; left out where arcs contradict them, or where there are so many that
         most hold one node alone: that is an order, not a banding.
     """
-    named = [tier for tier in tiers if set(tier) & set(parents)]
-    if len(named) > max(MOST_BANDS, len(parents) // 2):
-        tiers = ()
-    order = _order_with_tiers(parents, tiers)
-    kept = tuple(tuple(name for name in tier if name in parents) for tier in tiers) if order is not None else ()
+    order, kept = _banded(parents, tiers)
     layers = _layers(parents, kept, order or _topological(parents) or tuple(parents))
     chains = {(parent, child): _chain(parent, child, layers) for child in parents for parent in parents[child]}
     rows = _ordered_rows(layers, chains)
@@ -120,6 +116,11 @@ def arrange(parents: Mapping[str, Sequence[str]], tiers: Sequence[Sequence[str]]
         width=right + MARGIN,
         height=2 * MARGIN + height + step * max(layers.values(), default=0),
     )
+
+
+def has_bands(parents: Mapping[str, Sequence[str]], tiers: Sequence[Sequence[str]]) -> bool:
+    """Say whether :func:`arrange` draws these tiers as bands."""
+    return bool(_banded(parents, tiers)[1])
 
 
 def text_width(text: str) -> float:
@@ -161,6 +162,16 @@ def _topological(parents: Mapping[str, Iterable[str]]) -> tuple[str, ...] | None
         for before in waiting.values():
             before.difference_update(free)
     return tuple(order)
+
+
+def _banded(
+    parents: Mapping[str, Sequence[str]], tiers: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...] | None, tuple[tuple[str, ...], ...]]:
+    """Give the tiers that are drawn as bands and an order of nodes that keeps them; None and none if they are not."""
+    named = [tier for tier in tiers if set(tier) & set(parents)]
+    order = None if len(named) > max(MOST_BANDS, len(parents) // 2) else _order_with_tiers(parents, tiers)
+    kept = tuple(tuple(name for name in tier if name in parents) for tier in tiers) if order is not None else ()
+    return order, kept
 
 
 def _order_with_tiers(parents: Mapping[str, Sequence[str]], tiers: Sequence[Sequence[str]]) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from bnpipe.network import Network
 from bnpipe.release import PromotionDecision
 from bnpipe.report.calibration import calibration_figure
 from bnpipe.report.graph import draw_network
-from bnpipe.report.layout import Arc
+from bnpipe.report.layout import Arc, has_bands
 from bnpipe.verdict import Verdict
 
 Pairs = Sequence[tuple[str, str]]
@@ -176,7 +176,7 @@ def _graph_caption(
     parts = [f"{len(network.nodes)} variables, {len(network.arcs)} arcs."]
     if targets:
         parts.append(f"Orange: {', '.join(targets)}.")
-    if tiers:
+    if has_bands(network.parents, tiers):
         parts.append("Bands are tiers: arcs never go up from one to an earlier one.")
     if strength is not None:
         parts.append("The thicker an arc, the more bootstraps found it.")
