@@ -58,6 +58,18 @@ def source_problems(draft: Draft, spec: ModelSpec, now: datetime | None) -> Iter
         yield draft.problem(source, str(error))
 
 
+def further_problems(draft: Draft, spec: ModelSpec) -> Iterator[Problem]:
+    """Ask Great Expectations whether it knows the further expectations; imported only if there are any."""
+    if not spec.validation.expectations:
+        return
+    from bnpipe.expectations import expectation_problems
+
+    for found in expectation_problems([item.model_dump() for item in spec.validation.expectations]):
+        item = ("validation", "expectations", found.place)
+        place = (*item, found.key)
+        yield draft.problem(place if place in draft.document.lines else item, found.message)
+
+
 def _absent(draft: Draft, spec: ModelSpec, types: Mapping[str, str]) -> Iterator[Problem]:
     wanted: dict[yaml_lines.Path, str] = {
         ("variables", name, "column"): column for name, column in spec.columns.items()

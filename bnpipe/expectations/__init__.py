@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from bnpipe.expectations.rules import FeatureRule, Severity, expectations_of
-from bnpipe.expectations.validation import Failure, ValidationReport, validate
+from bnpipe.expectations.validation import ExpectationProblem, Failure, ValidationReport, expectation_problems, validate
 
-__all__ = ["Failure", "FeatureRule", "Severity", "ValidationReport", "expectations_of", "validate"]
+__all__ = [
+    "ExpectationProblem",
+    "Failure",
+    "FeatureRule",
+    "Severity",
+    "ValidationReport",
+    "expectation_problems",
+    "expectations_of",
+    "validate",
+]

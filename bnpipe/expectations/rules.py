@@ -108,12 +108,16 @@ def expectations_of(
         table += _freshness(window)
     columns = [expectation for rule in rules for expectation in _of_column(rule, frame)]
     broken = {rule.name for rule in rules if not _usable(rule, frame)}
-    further = [
-        _expectation(item["type"], item.get("severity", "critical"), **item.get("kwargs", {}))
-        for item in extra
-        if item.get("kwargs", {}).get("column") not in broken
-    ]
-    return table + columns + further
+    return table + columns + [further(item) for item in extra if item.get("kwargs", {}).get("column") not in broken]
+
+
+def further(item: Mapping[str, Any]) -> Expectation:
+    """Give an expectation of the spec, whose severity and arguments may be left out."""
+    return {
+        "type": item["type"],
+        "severity": item.get("severity", "critical"),
+        "kwargs": dict(item.get("kwargs", {})),
+    }
 
 
 def _usable(rule: FeatureRule, frame: pd.DataFrame) -> bool:

@@ -7,23 +7,35 @@ import json
 import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pandas as pd
 
 from bnpipe.errors import SpecError, shorten
 from bnpipe.expectations.page import Row, render
-from bnpipe.expectations.rules import NUMBERS, REPEATED, Expectation, FeatureRule, Severity, expectations_of, prepared
+from bnpipe.expectations.rules import (
+    NUMBERS,
+    REPEATED,
+    Expectation,
+    FeatureRule,
+    Severity,
+    expectations_of,
+    further,
+    prepared,
+)
 from bnpipe.source import Window
 from bnpipe.store import load_frame
 from bnpipe.verdict import Verdict
 
 TYPE: Final = "expect_column_values_to_be_in_type_list"
+_SNAKE: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -171,14 +183,16 @@ def _read(path: Path, variables: Sequence[FeatureRule]) -> pd.DataFrame:
 
 
 def _ask(frame: pd.DataFrame, asked: Sequence[Expectation], name: str) -> dict[str, Any]:
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import: it logs hundreds of lines
+    _quieten()
     import great_expectations as gx
 
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it sets its own level
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     expectations = [_built(expectation, place) for place, expectation in enumerate(asked)]
+    for problem in expectations:
+        if isinstance(problem, ExpectationProblem):
+            raise SpecError(f"validation.expectations: {problem.message}")
     suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
     rows = context.data_sources.add_pandas(name).add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
     definition = gx.ValidationDefinition(name=name, data=rows, suite=suite)
@@ -189,19 +203,70 @@ def _ask(frame: pd.DataFrame, asked: Sequence[Expectation], name: str) -> dict[s
     return answers
 
 
-def _built(expectation: Expectation, place: int) -> Any:
-    import great_expectations.expectations as known
+@dataclass(frozen=True)
+class ExpectationProblem:
+    """One further expectation that Great Expectations can't build.
 
-    kind = expectation["type"]
-    classes = {name.lower(): value for name, value in vars(known).items() if name.startswith("Expect")}
-    found = classes.get(kind.replace("_", "").lower())
+    Parameters
+    ----------
+    place : int
+        Its place in the list.
+    key : {"type", "kwargs"}
+        What is wrong.
+    message : str
+        How, and what would be right.
+    """
+
+    place: int
+    key: Literal["type", "kwargs"]
+    message: str
+
+
+def expectation_problems(extra: Sequence[Mapping[str, Any]]) -> tuple[ExpectationProblem, ...]:
+    """Find the further expectations that :func:`validate` would refuse; no rows are needed.
+
+    Parameters
+    ----------
+    extra : sequence of mappings
+        As for :func:`validate`.
+    """
+    built = [_built(further(item), place) for place, item in enumerate(extra)]
+    return tuple(problem for problem in built if isinstance(problem, ExpectationProblem))
+
+
+def _built(expectation: Expectation, place: int) -> Any:
+    """Give the expectation of Great Expectations, or why there is none."""
+    kind, classes = expectation["type"], _classes()
+    found = classes.get(_folded(kind))
     if found is None:
-        raise SpecError(f"validation.expectations: Great Expectations knows no {kind!r}")
+        near = get_close_matches(_folded(kind), classes, n=1)
+        hint = f", did you mean {_SNAKE.sub('_', classes[near[0]].__name__).lower()!r}?" if near else ""
+        return ExpectationProblem(place, "type", f"Great Expectations knows no {kind!r}{hint}")
     try:
         return found(**expectation["kwargs"], severity=expectation["severity"], meta={"place": place})
     except (TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
-        raise SpecError(f"validation.expectations: {kind}: {' '.join(lines[1:3]) or error}") from error
+        return ExpectationProblem(place, "kwargs", f"{kind}: {' '.join(lines[1:3]) or error}")
+
+
+def _classes() -> dict[str, type[Any]]:
+    _quieten()
+    import great_expectations.expectations as known
+
+    named = {
+        name: value for name, value in vars(known).items() if name.startswith("Expect") and isinstance(value, type)
+    }
+    return {_folded(name): value for name, value in named.items() if name != "Expectation"}
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _quieten() -> None:
+    """Before the import: it logs hundreds of lines and reports its usage."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
 
 def _without_tracebacks(value: Any) -> Any:

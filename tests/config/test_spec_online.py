@@ -121,3 +121,28 @@ def test_the_source_is_not_asked_offline_or_for_a_broken_spec(check):
     assert check(GOOD.replace("claims/*", "none/*"), online=False) == []
     (mistake,) = check(GOOD.replace("claims/*", "none/*").replace("90d", "x"))
     assert "window.train" in mistake
+
+
+FURTHER = """validation:
+  expectations:
+    - {type: expect_column_mean_to_be_between, kwargs: {column: premium, min_value: 1}}
+    - type: expect_column_mean_to_be_betwen
+      kwargs: {column: premium}
+    - type: expect_column_mean_to_be_between
+      kwargs: {column: premium, min_valu: 1}
+    - {type: expect_column_values_to_be_unique}
+"""
+
+
+def test_expectations_that_can_not_be_built_are_told(check):
+    """Unknown types, unknown and absent arguments, each at its line; offline Great Expectations is not asked."""
+    text = GOOD.rstrip() + "\n"
+    first = text.count("\n") + 1
+    kind, argument, absent = check(text + FURTHER)
+    where = f"claims.yaml:{first + 3}: validation.expectations[1].type: Great Expectations knows no "
+    assert where in kind
+    assert "did you mean 'expect_column_mean_to_be_between'?" in kind
+    assert f"claims.yaml:{first + 6}: validation.expectations[2].kwargs: " in argument
+    assert "min_valu" in argument
+    assert f"claims.yaml:{first + 7}: validation.expectations[3]: expect_column_values_to_be_unique: column" in absent
+    assert check(text + FURTHER, online=False) == []
