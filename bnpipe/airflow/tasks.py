@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, BaseOperatorLink, ExceptionRetryPolicy, RetryAction, RetryRule
 
 from bnpipe import errors
+from bnpipe.airflow.forms import actor_of
 from bnpipe.errors import BnpipeError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bnpipe.airflow")
 
+TRAIN_PREFIX = "bn_train__"
 SNAPSHOT = "snapshot"
 ERROR_KEY = "error"
 
@@ -148,6 +150,39 @@ def mark_failed(model: str) -> Callable[[Any], None]:
             log.warning("could not write the failure into MLflow: %s", second)
 
     return callback
+
+
+@contextmanager
+def refusal_in_mlflow(context: Any) -> Iterator[None]:
+    """Give a training that is refused before its snapshot begins an MLflow run that ends as failed and says why.
+
+    Whatever goes wrong with that is logged and never hides the refusal.
+    """
+    try:
+        yield
+    except BnpipeError as error:
+        try:
+            _tell_refusal(context, error)
+        except Exception as second:  # noqa: BLE001  it must not hide the refusal
+            log.warning("could not write the refusal into MLflow: %s", second)
+        raise
+
+
+def _tell_refusal(context: Any, error: BnpipeError) -> None:
+    from bnpipe import steps
+    from bnpipe.config import Settings
+    from bnpipe.registry import Registry
+
+    run = context["dag_run"]
+    model, key = run.dag_id.removeprefix(TRAIN_PREFIX), run_key(run)
+    tags = {"bnpipe.actor": actor_of(run), "bnpipe.airflow_run": key, "bnpipe.airflow_url": run_url(context["ti"])}
+    Registry(Settings.from_environ().tracking_uri).start_run(model=model, key=key, tags=tags, params={})
+    steps.fail_run_of(model=model, run_key=key, reason=f"{SNAPSHOT}: {error}")
+
+
+def run_url(ti: Any) -> str:
+    """Give the address of a task instance's Dag run in Airflow."""
+    return str(ti.log_url).partition("/tasks/")[0]
 
 
 def run_key(run: Any) -> str:

@@ -16,13 +16,16 @@ from bnpipe.airflow.release import release_dag_id
 from bnpipe.airflow.specs import Model, models
 from bnpipe.airflow.tasks import (
     SNAPSHOT,
+    TRAIN_PREFIX,
     MlflowRunLink,
     StepOperator,
     as_xcom,
     connection_in_environment,
     mark_failed,
+    refusal_in_mlflow,
     retry_settings,
     run_key,
+    run_url,
     short_errors,
 )
 
@@ -54,7 +57,7 @@ def train_dags() -> dict[str, DAG]:
 
 def train_dag_id(name: str) -> str:
     """Name the training Dag of a model."""
-    return f"bn_train__{name}"
+    return f"{TRAIN_PREFIX}{name}"
 
 
 def train_dag(spec: ModelSpec, path: Path) -> DAG:
@@ -112,9 +115,10 @@ class SnapshotOperator(BaseOperator):
         run = context["dag_run"]
         path = Path(self.spec_path)
         with short_errors(context):
-            overrides = overrides_of(context["params"])
-            spec = load_spec(path).apply(overrides)
-            at = moment_of(spec, run, overrides.end)
+            with refusal_in_mlflow(context):
+                overrides = overrides_of(context["params"])
+                spec = load_spec(path).apply(overrides)
+                at = moment_of(spec, run, overrides.end)
             log.info("%s: as of %s, started by %s", spec.name, at, actor_of(run))
             with connection_in_environment(spec.source.connection):
                 training = steps.snapshot(
@@ -124,7 +128,7 @@ class SnapshotOperator(BaseOperator):
                     run_key=run_key(run),
                     actor=actor_of(run),
                     airflow_run=run_key(run),
-                    run_url=context["ti"].log_url.partition("/tasks/")[0],
+                    run_url=run_url(context["ti"]),
                 )
         return as_xcom(training)
 

@@ -210,6 +210,21 @@ def test_end_in_the_future_is_refused(shop):
     assert "the latest end is" in run.xcom("snapshot", "error")
 
 
+def test_a_refused_form_has_a_failed_mlflow_run(shop, monkeypatch, caplog):
+    """Who looks in MLflow finds it with its reason; MLflow being away does not hide the reason from Airflow."""
+    run = shop.run("2026-02-05T02:00", {"max_parent": 1})
+    key = f"{run.dag_run.dag_id}/{run.dag_run.run_id}"
+    tags = shop.registry.run_tags(shop.registry.find_run(model=shop.name, key=key))
+    assert (tags["bnpipe.outcome"], tags["bnpipe.airflow_run"]) == ("failed", key)
+    assert tags["bnpipe.error"].startswith("snapshot: ")
+    assert "did you mean 'max_parents'" in tags["bnpipe.error"]
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+    run = shop.run("2026-02-06T02:00", {"max_parent": 1})
+    assert "did you mean 'max_parents'" in run.xcom("snapshot", "error")
+    assert "could not write the refusal into MLflow" in caplog.text
+
+
 def test_approval_policy_queues_a_release_run(shop):
     """The winner waits; the release Dag has a run with the version and whom it was compared with."""
     from airflow.models.dagrun import DagRun
