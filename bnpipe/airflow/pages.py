@@ -14,7 +14,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse
 
-from bnpipe.airflow.tasks import SNAPSHOT
+from bnpipe.airflow.tasks import ERROR_KEY, SNAPSHOT, TRAIN_PREFIX
 from bnpipe.errors import BnpipeError, RegistryUnavailable
 
 REPORT = "report.html"
@@ -44,13 +44,12 @@ def training_page(dag_id: str, run_id: str) -> HTMLResponse:
     """Say how the training ended, with a link to MLflow, and frame its report."""
     training = training_of_run(dag_id, run_id)
     if training is None:
-        return _page("<p>No training in this run, or its snapshot has not been taken yet.</p>")
+        return _page(f"<p>{_why_none(dag_id, run_id)}</p>")
     try:
         tags, address, reported = _look_up(training["run_id"])
     except BnpipeError as error:
         return _page(f"<p>{escape(str(error))}</p>", status=_status(error))
-    link = f'<a href="{escape(address)}" target="_blank" rel="noopener">MLflow run</a>' if address else ""
-    line = f"<p><b>{escape(training['model'])}</b>: {escape(ending(tags))} {link}</p>"
+    line = f"<p><b>{escape(training['model'])}</b>: {escape(ending(tags))} {_link(address)}</p>"
     return _page(line + (f'<iframe src="{REPORT}" title="Report"></iframe>' if reported else ""))
 
 
@@ -78,7 +77,27 @@ def ending(tags: Any) -> str:
 
 
 def training_of_run(dag_id: str, run_id: str) -> dict[str, str] | None:
-    """Read what the snapshot task of a Dag run left in Airflow's database."""
+    """Read which training the snapshot task of a Dag run began; None before it has succeeded."""
+    found = _xcom_of_snapshot(dag_id, run_id, "return_value")
+    return found if isinstance(found, dict) and {"run_id", "model"} <= set(found) else None
+
+
+def _why_none(dag_id: str, run_id: str) -> str:
+    """Say, as HTML, why a run has no training: with the error and the MLflow run of a snapshot that failed."""
+    error = _xcom_of_snapshot(dag_id, run_id, ERROR_KEY)
+    if not error or not dag_id.startswith(TRAIN_PREFIX):
+        return "No training in this run, or its snapshot has not been taken yet."
+    model = dag_id.removeprefix(TRAIN_PREFIX)
+    try:
+        registry = _registry()
+        found = registry.find_run(model=model, key=f"{dag_id}/{run_id}")
+        address = str(registry.run_url(found)) if found else ""
+    except BnpipeError:  # MLflow being away must not hide what went wrong
+        address = ""
+    return f"<b>{escape(model)}</b>: the snapshot failed. {escape(str(error))} {_link(address)}"
+
+
+def _xcom_of_snapshot(dag_id: str, run_id: str, key: str) -> Any:
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -87,21 +106,23 @@ def training_of_run(dag_id: str, run_id: str) -> dict[str, str] | None:
         XComModel.dag_id == dag_id,
         XComModel.run_id == run_id,
         XComModel.task_id == SNAPSHOT,
-        XComModel.key == "return_value",
+        XComModel.key == key,
     )
     with create_session() as session:
-        found = session.execute(query).scalar()
-    return found if isinstance(found, dict) and {"run_id", "model"} <= set(found) else None
+        return session.execute(query).scalar()
 
 
 def _look_up(mlflow_run: str) -> tuple[dict[str, str], str, bool]:
     registry = _registry()
     address = str(registry.run_url(mlflow_run))
-    return (
-        registry.run_tags(mlflow_run),
-        address if address.startswith(("http://", "https://")) else "",
-        REPORT in registry.artifacts(mlflow_run),
-    )
+    return registry.run_tags(mlflow_run), address, REPORT in registry.artifacts(mlflow_run)
+
+
+def _link(address: str) -> str:
+    """Link to an MLflow run that a browser can reach; a file store has no page."""
+    if not address.startswith(("http://", "https://")):
+        return ""
+    return f'<a href="{escape(address)}" target="_blank" rel="noopener">MLflow run</a>'
 
 
 def _registry() -> Any:

@@ -9,6 +9,7 @@ import pytest
 from shop_bench import REPOSITORY
 
 from bnpipe.airflow.pages import ending
+from bnpipe.registry import Registry
 
 PAGES = ("training", "report.html")
 
@@ -38,6 +39,23 @@ def test_training_is_shown_with_its_report(client, viewer, shop):
     assert report.status_code == 200
     assert "</html>" in report.text
     assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+
+
+def test_a_snapshot_that_failed_is_told_with_its_mlflow_run(client, viewer, shop, monkeypatch):
+    """The error as the task gave it, escaped; without the link if MLflow is away, and never without a login."""
+    run = shop.run("2026-02-05T02:00", {"<b>": 1}).dag_run
+    path = f"/bnpipe/dags/{run.dag_id}/runs/{run.run_id}/training"
+    monkeypatch.setattr(Registry, "run_url", lambda _, run_id: f"http://mlflow.test/{run_id}")
+    page = client.get(path, headers=viewer)
+    found = shop.registry.find_run(model=shop.name, key=f"{run.dag_id}/{run.run_id}")
+    assert (page.status_code, f'<a href="http://mlflow.test/{found}"' in page.text) == (200, True)
+    assert "the snapshot failed. SpecError: " in page.text
+    assert "&lt;b&gt;" in page.text
+    assert client.get(path).status_code == 401
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    page = client.get(path, headers=viewer)
+    assert ("the snapshot failed. SpecError: " in page.text, "<a " in page.text) == (True, False)
 
 
 def test_mlflow_away_is_said_and_not_a_traceback(client, viewer, shop, monkeypatch):
