@@ -24,6 +24,7 @@ from bnpipe.demo.airflow_client import AirflowClient
 from bnpipe.demo.processes import Child, Processes, free_port
 
 Progress = Callable[[str], None]
+AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000  # if they are free
 AIRFLOW_COMPONENTS = {
     "api-server": ("api-server", "--workers", "1"),
     "scheduler": ("scheduler", "--skip-serve-logs"),  # the log servers would listen on every interface
@@ -31,6 +32,10 @@ AIRFLOW_COMPONENTS = {
     "dag-processor": ("dag-processor",),
 }
 _HEALTH_KEYS = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor": "dag_processor"}
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 class Platform:
@@ -59,6 +64,7 @@ class Platform:
         self._dags, self._plugins = dags.resolve(), plugins.resolve()
         self._extra = dict(env or {})
         self._processes = Processes(self.home / "run")
+        self._progress: Progress = _say_nothing
         self._restore_signals = contextlib.ExitStack()
         self.airflow_url = self.mlflow_url = self.password = ""
 
@@ -72,7 +78,7 @@ class Platform:
         """A client that logs in as the administrator."""
         return AirflowClient(self.airflow_url, self.username, self.password)
 
-    def start(self, progress: Progress = lambda _: None, *, timeout: float = 240) -> Self:
+    def start(self, progress: Progress = _say_nothing, *, timeout: float = 240) -> Self:
         """Start everything and return when all of it answers.
 
         Raises
@@ -83,9 +89,10 @@ class Platform:
         for folder in ("", "artifacts", "logs", "run"):
             (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._processes.claim()
-        self._restore_signals.enter_context(ending_on_sigterm())
+        self._restore_signals.enter_context(ending_on_signals())
+        self._progress = progress
         try:
-            self._choose_addresses()
+            self._choose_addresses(progress)
             self._start_all(progress, timeout)
         except BaseException:
             self.stop()
@@ -97,9 +104,13 @@ class Platform:
         self._processes.check()
 
     def stop(self) -> None:
-        """Stop everything that was started here; safe to call again."""
-        self._processes.stop()
-        self._restore_signals.close()
+        """Stop everything that was started here, and say so first; safe to call again."""
+        progress, self._progress = self._progress, _say_nothing
+        try:
+            progress("stopping MLflow and Airflow, a few seconds … (Ctrl-C again kills them)")
+        finally:  # the terminal may be gone
+            self._processes.stop()
+            self._restore_signals.close()
 
     def __enter__(self) -> Self:
         """Start, unless it was started already."""
@@ -109,11 +120,14 @@ class Platform:
         """Stop, whatever happened."""
         self.stop()
 
-    def _choose_addresses(self) -> None:
-        airflow_port = free_port(8080)
-        mlflow_port = free_port(5000, taken=[airflow_port])
+    def _choose_addresses(self, progress: Progress) -> None:
+        airflow_port = free_port(AIRFLOW_PORT)
+        mlflow_port = free_port(MLFLOW_PORT, taken=[airflow_port])
         self.airflow_url = f"http://127.0.0.1:{airflow_port}"
         self.mlflow_url = f"http://127.0.0.1:{mlflow_port}"
+        for name, wanted, port in (("Airflow", AIRFLOW_PORT, airflow_port), ("MLflow", MLFLOW_PORT, mlflow_port)):
+            if port != wanted:
+                progress(f"port {wanted} is taken, {name} will be at http://127.0.0.1:{port}")
         passwords = self.home / "airflow" / "passwords.json"
         passwords.parent.mkdir(exist_ok=True, mode=0o700)
         self.password = _kept_secrets(passwords, {self.username: 12})[self.username]
@@ -224,14 +238,20 @@ def _answers(url: str) -> str | None:
 
 
 @contextlib.contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end this process by an exception, so that its children are stopped on the way out."""
+def ending_on_signals() -> Iterator[None]:
+    """Let signals end this process by an exception, so that its children are stopped on the way out.
+
+    SIGTERM and SIGHUP raise SystemExit. SIGINT raises KeyboardInterrupt as ever, also where it is ignored, as it is in
+    what a script started in the background.
+    """
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     try:
         before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     except ValueError:  # not the main thread, which alone gets signals
         before = {}
     try:

@@ -66,8 +66,10 @@ def run(*, home: Path, once: bool, console: Console, record: Path | None = None)
             console.print(f"\n[bold]{time.perf_counter() - started:.0f} s in all.[/bold]")
             if record is not None:
                 record.write_text(_MARKDOWN.format(shape=_shape(), printed=console.export_text().rstrip()))
-            _tell_addresses(platform, console)
-            if not once:
+            if once:
+                console.print(f"All of it lies in {home}; `make demo` shows it in Airflow and MLflow.", soft_wrap=True)
+            else:
+                _tell_addresses(platform, console)
                 _stay_up(platform, console)
     except PlatformError as error:
         console.print(f"[red]{error}[/red]", markup=True)

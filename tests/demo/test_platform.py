@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import stat
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import requests
 
 from bnpipe.demo.airflow_client import AirflowClient, TaskState
-from bnpipe.demo.platform import Platform, ending_on_sigterm
+from bnpipe.demo.platform import Platform, ending_on_signals
 from bnpipe.errors import PlatformError
 
 TINY_DAG = '''
@@ -73,6 +74,7 @@ def test_a_run_on_the_real_components(tmp_path: Path):
             client.trigger("tiny", run="by_hand")
         with pytest.raises(PlatformError, match="401"):
             AirflowClient(platform.airflow_url, platform.username, "wrong").runs("tiny")
+    assert said[-1].startswith("stopping")
     assert not any(member.is_running() for member in members)
     with pytest.raises(PlatformError, match="does not answer"):
         client.runs("tiny")
@@ -91,10 +93,38 @@ def test_a_failed_start_says_why_and_leaves_nothing(tmp_path: Path):
 def test_sigterm_ends_by_an_exception():
     """`kill` runs the same way out as Ctrl-C, and only while something is there to be stopped."""
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as caught, ending_on_sigterm():
+    with pytest.raises(SystemExit) as caught, ending_on_signals():
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_sigint_is_heard_where_it_was_ignored(handler):
+    """A script's background process ignores SIGINT; Ctrl-C raises KeyboardInterrupt here as in the foreground."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), ending_on_signals():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_taken_port_is_named_with_the_one_used_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """People look at 8080 first, and would find somebody else's server there."""
+    said: list[str] = []
+    broken = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "nosuch:///database"}
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        monkeypatch.setattr("bnpipe.demo.platform.AIRFLOW_PORT", taken)
+        platform = Platform(tmp_path / "home", dags=tmp_path, plugins=tmp_path, env=broken)
+        with pytest.raises(PlatformError):
+            platform.start(said.append)
+    assert f"port {taken} is taken, Airflow will be at {platform.airflow_url}" in said
+    assert [line.startswith("stopping") for line in said].count(True) == 1
 
 
 def _assert_private(home: Path) -> None:
