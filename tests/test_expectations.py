@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,57 @@ def test_few_and_repeated_rows_stop_the_run() -> None:
     assert _told(_ask(_frame(), min_rows=241)) == ["critical rows: 240; expected rows from 241"]
     frame = pd.concat([_frame(), _frame()[:60]], ignore_index=True)
     assert _told(_ask(frame)) == ["critical rows: 20 % repeated rows; expected at most 1 % repeated rows"]
-    assert not _ask(frame, max_duplicate_share=1.0).failures
+    unasked = "warning rows: 20 % repeated rows; expected at most 1 % repeated rows"
+    assert _told(_ask(frame, max_duplicate_share=1.0)) == [unasked]
+    dates = frame.assign(_time=frame["_time"].dt.tz_convert(WINDOW.time_zone).dt.normalize().dt.tz_convert("UTC"))
+    dates["wind"] = 1.0 + dates["wind"] % 2
+    assert not _told(_ask(dates.drop(columns="gust"), variables=RULES[:3], max_duplicate_share=1.0))
+
+
+def test_one_value_is_a_warning_and_stops_for_a_target() -> None:
+    """Nulls are a second value where missing is a state, that is where any share of them is allowed."""
+    frame = _frame()
+    frame["carrier"] = "AA"
+    found = "carrier: the one value AA in this window: "
+    assert _told(_ask(frame)) == [f"warning {found}it tells nothing, gets no arcs; expected more than one value"]
+    report = _ask(frame, variables=(replace(RULES[0], target=True),))
+    assert report.critical
+    posterior = "its posterior would be that value, whatever is known"
+    assert _told(report) == [f"critical {found}{posterior}; expected more than one value"]
+    frame.loc[:5, "carrier"] = None
+    assert len(_told(_ask(frame))) == 1
+    assert not _told(_ask(frame, variables=(replace(RULES[0], max_missing=1.0),)))
+
+
+def test_infinite_values_are_counted() -> None:
+    """A warning; where both bounds are set they tell it already."""
+    frame = _frame()
+    frame["gust"] = frame["wind"]
+    frame.loc[:2, "gust"] = np.inf
+    assert _told(_ask(frame)) == ["warning gust: 3 infinite values; expected finite numbers"]
+    frame.loc[:2, ["gust", "wind"]] = 1.0, np.inf
+    (told,) = _told(_ask(frame))
+    assert told.startswith("critical wind: 3 of 240 values are others, such as inf")
+
+
+def test_days_without_rows_are_a_warning() -> None:
+    """Where days are the clusters; a weekday that never has rows is a day of rest."""
+    window = window_at(date(2013, 4, 3), time_zone="America/New_York", train_days=78, held_out_days=14)
+    times = pd.date_range(window.start, window.end, freq="7h", inclusive="left")
+    frame = pd.DataFrame({"_time": times.tz_convert("UTC"), "wind": np.arange(len(times), dtype="float64")})
+    frame["_cluster"] = times.strftime("%Y-%m-%d")
+    asked = {"variables": (FeatureRule("wind", "numeric"),), "window": window}
+    assert not _told(_ask(frame, **asked))
+    rested = frame[times.weekday < 5]
+    assert not _told(_ask(rested, **asked))
+    gap = rested[(rested["_cluster"] < "2013-02-04") | (rested["_cluster"] > "2013-02-06")]
+    (told,) = _told(_ask(gap, **asked))
+    assert told.startswith(
+        "warning rows: 63 of 66 days have rows, not 2013-02-04, 2013-02-05, 2013-02-06; expected rows on every day"
+    )
+    assert not _told(_ask(gap.assign(_cluster="plant"), **asked))
+    own = {"type": "expect_column_unique_value_count_to_be_between", "kwargs": {"column": "_cluster", "min_value": 50}}
+    assert not _told(_ask(gap, **asked, extra=[own]))
 
 
 def test_a_window_must_have_rows_to_learn_from_and_to_prove_on() -> None:

@@ -21,12 +21,15 @@ import pandas as pd
 from bnpipe.errors import SpecError, shorten
 from bnpipe.expectations.page import Row, render
 from bnpipe.expectations.rules import (
+    CLUSTER,
     NUMBERS,
     REPEATED,
+    TIME,
     Expectation,
     FeatureRule,
     Severity,
     expectations_of,
+    finer_than_days,
     further,
     prepared,
 )
@@ -143,9 +146,11 @@ def validate(
     min_rows : int
         Fewest rows.
     max_duplicate_share : float
-        Largest share of rows that repeat an earlier one in every column; 1 does not count them.
+        Largest share of rows that repeat an earlier one in every column; 1 sets no limit: above 1 % is a warning, if
+        the rows have a time of day.
     window : Window or None
         Rows must lie on both sides of its ``train_end``; none in the last seventh of the held-out days is a warning.
+        So is a day without rows, where days are the clusters and the window has two weeks or more.
     extra : sequence of mappings
         Expectations as Great Expectations writes them: ``type``, ``kwargs``, ``severity``.
     name : str
@@ -158,7 +163,8 @@ def validate(
     """
     frame = _read(rows, variables) if isinstance(rows, Path) else rows
     zone = window.time_zone if window else "UTC"
-    seen = prepared(frame, variables, count_repeated=max_duplicate_share < 1.0, time_zone=zone)
+    count_repeated = max_duplicate_share < 1.0 or finer_than_days(frame, zone)
+    seen = prepared(frame, variables, count_repeated=count_repeated, time_zone=zone)
     asked = expectations_of(
         variables, seen, min_rows=min_rows, max_duplicate_share=max_duplicate_share, window=window, extra=extra
     )
@@ -179,7 +185,7 @@ def _read(path: Path, variables: Sequence[FeatureRule]) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     held = pq.read_schema(path).names
-    return load_frame(path, [*(rule.name for rule in variables if rule.name in held), "_time", "_cluster"])
+    return load_frame(path, [*(rule.name for rule in variables if rule.name in held), TIME, CLUSTER])
 
 
 def _ask(frame: pd.DataFrame, asked: Sequence[Expectation], name: str) -> dict[str, Any]:
@@ -281,9 +287,9 @@ def _without_tracebacks(value: Any) -> Any:
 def _row(expectation: Expectation, answer: Mapping[str, Any]) -> Row:
     column = expectation["kwargs"].get("column")
     return Row(
-        column=None if column in (REPEATED, "_time") else column,
+        column=None if column in (REPEATED, TIME) or (column == CLUSTER and "expected" in expectation) else column,
         kind=expectation["type"],
-        expected=_expected(expectation),
+        expected=expectation.get("expected") or _expected(expectation),
         observed=_observed(expectation, answer),
         severity=expectation["severity"],
         met=bool(answer["success"]),
@@ -310,7 +316,7 @@ def _expected(expectation: Expectation) -> str:
         return f"at most {_percent(1 - given['mostly'])} nulls"
     if given.get("column") == REPEATED:
         return f"at most {_percent(given['max_value'])} repeated rows"
-    if given.get("column") == "_time" and kind in (
+    if given.get("column") == TIME and kind in (
         "expect_column_min_to_be_between",
         "expect_column_max_to_be_between",
     ):
@@ -334,6 +340,8 @@ def _observed(expectation: Expectation, answer: Mapping[str, Any]) -> str:
     if problem := _exception(answer):
         return f"could not be asked: {problem}"
     result, kind = answer.get("result") or {}, expectation["type"]
+    if "observed" in expectation:
+        return "as expected" if answer["success"] else str(expectation["observed"])
     if kind == "expect_column_to_exist":
         return "it is there" if answer["success"] else "it is gone"
     if kind == TYPE:
