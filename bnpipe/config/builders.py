@@ -160,15 +160,20 @@ def feature_rules(spec: ModelSpec) -> tuple[FeatureRule, ...]:
 
     Values outside the states are allowed where `other` takes them, so there only nulls are checked.
     """
-    return tuple(_rule(name, variable) for name, variable in spec.variables.items())
+    return tuple(
+        _rule(name, variable, target=name in spec.targets) for name, variable in spec.variables.items()
+    )
 
 
-def _rule(name: str, variable: StatesVariable | EdgesVariable | QuantilesVariable) -> FeatureRule:
+def _rule(
+    name: str, variable: StatesVariable | EdgesVariable | QuantilesVariable, *, target: bool
+) -> FeatureRule:
     from bnpipe.expectations import FeatureRule
 
     if isinstance(variable, StatesVariable):
         return FeatureRule(
             name=name,
+            target=target,
             kind="states",
             states=None if variable.other else variable.all_states,
             max_missing=variable.largest_missing_share,
@@ -177,6 +182,7 @@ def _rule(name: str, variable: StatesVariable | EdgesVariable | QuantilesVariabl
         )
     return FeatureRule(
         name=name,
+        target=target,
         kind="numeric",
         minimum=variable.minimum,
         maximum=variable.maximum,

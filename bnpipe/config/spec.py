@@ -181,7 +181,10 @@ class GatesSpec(Part):
     beat_marginal: bool = Field(
         default=True, description="Every target must beat its own marginal distribution in log-loss."
     )
-    max_calibration_error: Share = Field(default=0.1, description="Largest expected calibration error of a target.")
+    max_calibration_error: Share = Field(
+        default=0.1,
+        description="Largest expected calibration error of a target; fails only when its interval lies above.",
+    )
 
 
 class ExpectationSpec(Part):
@@ -196,7 +199,10 @@ class ValidationSpec(Part):
     """What the rows of a window must fulfil before anything is learned, beside what the variables say."""
 
     min_rows: int = Field(default=1, ge=1, description="Fewest rows of the window.")
-    max_duplicates: Share = Field(default=1.0, description="Largest share of rows that repeat another in every column.")
+    max_duplicates: Share = Field(
+        default=1.0,
+        description="Largest share of rows that repeat another in every column; left out: above 1 % is a warning.",
+    )
     expectations: tuple[ExpectationSpec, ...] = Field(default=(), description="Further expectations.")
 
 

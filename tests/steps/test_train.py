@@ -266,6 +266,14 @@ def test_constant_variable_is_learned_without_arcs(clinic):
     assert all("treatment" not in parents for parents in network.parents.values())
 
 
+def test_constant_target_stops_the_run(clinic):
+    """There is nothing to learn of a target that has one value in the whole window."""
+    clinic.edit_rows(lambda frame: frame.assign(back="no"))
+    with pytest.raises(GateFailed, match="back"):
+        train(clinic)
+    assert nothing_registered()
+
+
 def test_failing_gate_ends_the_run_with_its_reason(clinic):
     """An absolute gate that says no: no version, and the MLflow run is FAILED with the reason."""
     clinic.edit_spec("gates: {min_rows: 200}", "gates: {min_rows: 100000}")
