@@ -160,14 +160,10 @@ def feature_rules(spec: ModelSpec) -> tuple[FeatureRule, ...]:
 
     Values outside the states are allowed where `other` takes them, so there only nulls are checked.
     """
-    return tuple(
-        _rule(name, variable, target=name in spec.targets) for name, variable in spec.variables.items()
-    )
+    return tuple(_rule(name, variable, target=name in spec.targets) for name, variable in spec.variables.items())
 
 
-def _rule(
-    name: str, variable: StatesVariable | EdgesVariable | QuantilesVariable, *, target: bool
-) -> FeatureRule:
+def _rule(name: str, variable: StatesVariable | EdgesVariable | QuantilesVariable, *, target: bool) -> FeatureRule:
     from bnpipe.expectations import FeatureRule
 
     if isinstance(variable, StatesVariable):
