@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from bnpipe.classifier import BayesNetClassifier
     from bnpipe.cpd import CPD, Prior
     from bnpipe.data import Dataset
     from bnpipe.errors import BnpipeError
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPD",
     "MISSING",
+    "BayesNetClassifier",
     "BnpipeError",
     "Dataset",
     "Engine",
@@ -55,6 +57,7 @@ __all__ = [
 _HOME: Final[dict[str, str]] = {
     "CPD": "network",
     "MISSING": "schema",
+    "BayesNetClassifier": "classifier",
     "BnpipeError": "errors",
     "Dataset": "data",
     "Engine": "inference",

@@ -14,6 +14,7 @@ import bnpipe
 PUBLIC = {
     "CPD",
     "MISSING",
+    "BayesNetClassifier",
     "BnpipeError",
     "Dataset",
     "Engine",
@@ -84,7 +85,7 @@ def test_learning_and_inference_need_only_numpy_and_pandas() -> None:
     assert not loaded & (HEAVY - already)
 
 
-@pytest.mark.parametrize("module", ["bnpipe", "bnpipe.schema", "bnpipe.data", "bnpipe.parameters"])
+@pytest.mark.parametrize("module", ["bnpipe", "bnpipe.schema", "bnpipe.data", "bnpipe.parameters", "bnpipe.classifier"])
 def test_the_examples_in_docstrings_run(module: str) -> None:
     """What a reader tries first gives what it says."""
     result = doctest.testmod(importlib.import_module(module))
