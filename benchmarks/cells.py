@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,10 +19,10 @@ from typing import Any, Final
 
 from benchmarks.child import Outcome, run_child
 from benchmarks.engines import learner
-from benchmarks.networks import published, sample
+from benchmarks.networks import CACHE, published, sample
 
 _ROOT = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ.get("BNPIPE_BENCH_CACHE", _ROOT / ".cache" / "bench")) / "quality"
+FOLDER: Final = CACHE / "quality"
 NETWORKS: Final = ("alarm", "insurance", "hailfinder", "hepar2", "win95pts", "andes")
 ROWS: Final = (1_000, 10_000, 100_000)
 SEEDS: Final = (101, 102, 103, 104, 105)
@@ -39,6 +38,7 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+GENERATING: Final = Contender("generating graph", "generating")
 CONTENDERS: Final = (
     Contender("bnpipe", "bnpipe"),
     Contender("bnpipe tabu", "bnpipe", {"tabu": 100, "restarts": 10}),
@@ -91,6 +91,8 @@ def problems(
 @functools.cache
 def version(engine: str) -> str:
     """Give the version that decides what graph is found."""
+    if engine == GENERATING.engine:
+        return ""
     if engine != "bnpipe":
         return importlib.metadata.version(engine)
     digest = hashlib.sha256()
@@ -104,7 +106,7 @@ def cell_file(contender: Contender, problem: Problem) -> Path:
     """Where the cell of this key is kept."""
     key = {"version": version(contender.engine), "options": dict(contender.options), **asdict(problem)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return CACHE / contender.engine / f"{problem.network}-{problem.rows}-{problem.seed}-{digest}.json"
+    return FOLDER / contender.engine / f"{problem.network}-{problem.rows}-{problem.seed}-{digest}.json"
 
 
 def read_cell(contender: Contender, problem: Problem) -> Cell | None:
@@ -122,6 +124,9 @@ def learn_cell(engine: str, options: dict[str, Any], network: str, rows: int, se
     from bnpipe.structure import score_structure
 
     data = sample(published(network), rows, seed)
+    if engine == GENERATING.engine:
+        parents: Mapping[str, tuple[str, ...]] = published(network).parents
+        return {"parents": dict(parents), "bic": score_structure(data, parents)}
     chosen = learner(engine)
     loaded = chosen.load(data, options)
     started = time.perf_counter()
@@ -132,10 +137,10 @@ def learn_cell(engine: str, options: dict[str, Any], network: str, rows: int, se
 
 
 def fill_cell(contender: Contender, problem: Problem, cpu_limit: float) -> Cell:
-    """Learn a cell and keep it; peers in a child with a limit, bnpipe here."""
+    """Learn a cell and keep it; peers in a child with a limit, the others here."""
     path = cell_file(contender, problem)
     arguments = {"engine": contender.engine, "options": dict(contender.options), **asdict(problem)}
-    if contender.engine == "bnpipe":
+    if contender.engine in {"bnpipe", GENERATING.engine}:
         outcome = Outcome(learn_cell(**arguments))
     else:
         outcome = run_child("benchmarks.cells:learn_cell", arguments, cpu_seconds=cpu_limit)

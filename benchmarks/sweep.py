@@ -23,7 +23,7 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     contenders = [contender for contender in CONTENDERS if contender.engine in chosen.engines]
-    for line in sweep(contenders, problems(chosen.networks), chosen.cpu_limit, math.inf):
+    for line in sweep(contenders, problems(chosen.networks), cpu_limit=chosen.cpu_limit, seconds=math.inf):
         _log.info(line)
 
 

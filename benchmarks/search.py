@@ -1,0 +1,148 @@
+"""Seconds of hill climbing by BIC, without a limit on parents, and what was reached."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks.child import Outcome
+from benchmarks.graphs import shd, skeleton_f1
+from benchmarks.learning import learned
+from benchmarks.networks import kept_rows, published
+from benchmarks.results import PartResult, Table, Target
+from benchmarks.timing import Ratio, Timing, alternate, count, duration
+
+TITLE: Final = "Hill climbing"
+_METHOD: Final = """\
+BIC for all, no limit on the number of parents, no knowledge. The time is that of the learning call alone, from each
+engine's own input: bnpipe's Dataset; for pyAgrum a BNLearner that has read a CSV file, with its quickest thread
+setting; for pgmpy a DataFrame of integer codes, which it takes quicker than text or categories. Making that input is
+*loading* (of bnpipe, the codes are the input). Each run is a process of its own that first learns a small graph, so
+that imports and compiled code are loaded. The engines take turns, up to {repeats} rounds; one that has used
+{enough:g} s is not run again, and a search is ended after {limit:g} s. Medians, with the smallest and largest. BIC is
+computed by `bnpipe.structure.score_structure` for all of them, and told as the difference to the graph that made the
+rows, in nats a row: more is better."""
+_THREADS: Final = {"1 thread": 1, "2 threads": 2, "its default": 0}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows to learn from and how many times as long the peers should take."""
+
+    network: str
+    rows: int
+    pyagrum: float
+    pgmpy: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run.
+
+    Parameters
+    ----------
+    works : tuple of Work
+    repeats : int
+        Rounds.
+    limit : float
+        Seconds one search of a peer may take.
+    enough : float
+        Seconds after which an engine is not run again.
+    seed : int
+        Of the rows.
+    """
+
+    works: tuple[Work, ...] = (
+        Work("alarm", 100_000, 5, 50),
+        Work("alarm", 1_000_000, 10, 50),
+        Work("andes", 20_000, 10, 50),
+        Work("hepar2", 50_000, 5, 50),
+    )
+    repeats: int = 5
+    limit: float = 150.0
+    enough: float = 45.0
+    seed: int = 7
+
+
+PLAN: Final = Plan()
+TINY: Final = Plan((Work("asia", 200, 5, 50),), repeats=2, limit=20.0)
+
+
+def run(plan: Plan, engines: tuple[str, ...]) -> PartResult:
+    """Time every engine on every work."""
+    rows: list[tuple[str, ...]] = []
+    settings: list[tuple[str, ...]] = []
+    targets: list[Target] = []
+    for work in plan.works:
+        options, tried = _best_threads(work, plan) if "pyagrum" in engines else ({}, ())
+        settings += tried
+        jobs = {
+            engine: functools.partial(_search, engine, options if engine == "pyagrum" else {}, work, plan)
+            for engine in engines
+        }
+        timings = alternate(jobs, repeats=plan.repeats, enough=plan.enough)
+        rows += _rows(work, timings, plan.seed)
+        targets += _targets(work, timings)
+    columns = (
+        "rows", "engine", "seconds", "runs", "loading", "bnpipe is quicker", "BIC, nats a row",
+        "CPDAG-SHD", "skeleton F1",
+    )  # fmt: skip
+    tables = [Table("Seconds of the search", columns, tuple(rows))]
+    if settings:
+        names = tuple(_THREADS)
+        tables.append(
+            Table("pyAgrum by its thread settings, one run each", ("rows", *names, "taken above"), tuple(settings))
+        )
+    text = _METHOD.format(repeats=plan.repeats, enough=plan.enough, limit=plan.limit)
+    return PartResult("search", TITLE, text, tuple(tables), tuple(targets))
+
+
+def _search(engine: str, options: Mapping[str, Any], work: Work, plan: Plan) -> Outcome:
+    return learned(engine, dict(options), work.network, work.rows, plan.seed, limit=plan.limit)
+
+
+def _best_threads(work: Work, plan: Plan) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+    """Choose pyAgrum's quickest thread setting."""
+    jobs: dict[str, Callable[[], Outcome]] = {
+        name: functools.partial(_search, "pyagrum", {"threads": threads}, work, plan)
+        for name, threads in _THREADS.items()
+    }
+    tried = alternate(jobs, repeats=1, enough=0.0)
+    ended = {name: timing.median for name, timing in tried.items() if timing.median is not None}
+    best = min(ended, key=lambda name: ended[name]) if ended else "its default"
+    return {"threads": _THREADS[best]}, [(_named(work), *(str(timing) for timing in tried.values()), best)]
+
+
+def _named(work: Work) -> str:
+    return f"{work.network} {count(work.rows)}"
+
+
+def _rows(work: Work, timings: Mapping[str, Timing], seed: int) -> list[tuple[str, ...]]:
+    from bnpipe.structure import score_structure
+
+    generating = published(work.network).parents
+    data = kept_rows(work.network, work.rows, seed)
+    reference = score_structure(data, generating)
+    rows = []
+    for engine, timing in timings.items():
+        versus = str(Ratio.of(timing, timings["bnpipe"])) if engine != "bnpipe" and "bnpipe" in timings else ""
+        reached: tuple[str, ...] = ("–", "–", "–")
+        loading = "–"
+        if timing.value:
+            parents = timing.value["parents"]
+            gain = (score_structure(data, parents) - reference) / work.rows
+            reached = (f"{gain:+.5f}", str(shd(generating, parents)), f"{skeleton_f1(generating, parents):.3f}")
+            loading = duration(timing.value["loading"]) if engine != "bnpipe" else "–"
+        rows.append((_named(work), engine, str(timing), str(len(timing.seconds)), loading, versus, *reached))
+    return rows
+
+
+def _targets(work: Work, timings: Mapping[str, Timing]) -> list[Target]:
+    found = []
+    for peer, needed in (("pyagrum", work.pyagrum), ("pgmpy", work.pgmpy)):
+        if peer in timings and "bnpipe" in timings:
+            ratio = Ratio.of(timings[peer], timings["bnpipe"])
+            found.append(Target(f"{_named(work)}, against {peer}", needed, ratio.value, "×", bound=ratio.bound))
+    return found
