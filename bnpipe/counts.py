@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import base64
 import math
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnpipe.errors import FormatError, NetworkError, shorten
+from bnpipe.errors import DataError, FormatError, NetworkError, shorten
 from bnpipe.schema import MISSING
 
 MAX_CELLS: Final[int] = 2**27
 """Cells a family's dense table may have: 1 GiB of 8-byte numbers."""
 
 MAX_FLAT: Final[int] = 2**62
-"""Cells the table over all clusters may have, so that flat indices never overflow int64."""
+"""Cells the table over all clusters, and rows all cells together, may have, so that no int64 overflows."""
+
+COMPILED_FROM: Final[int] = 2**27
+"""Rows times families from which numba counts sooner than numpy, though it takes half a second to import."""
+
+Codes: TypeAlias = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 
 def table_cells(cardinalities: Sequence[int]) -> int:
@@ -81,6 +87,7 @@ class FamilyCounts:
                 raise NetworkError(f"cells must increase strictly and lie within shape {self.shape}")
             if self.counts.min() < 1:
                 raise NetworkError("counts must be positive")
+            _check_total(self.counts)
 
     def _freeze(self) -> None:
         for field in ("cells", "counts"):
@@ -179,96 +186,215 @@ class FamilyCounts:
 
 
 def family_counts(
-    codes: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+    codes: Codes,
     cardinalities: Sequence[int],
     clusters: NDArray[np.integer[Any]] | None = None,
     cluster_count: int = 0,
+    *,
+    weights: NDArray[np.integer[Any]] | None = None,
+    variables: Sequence[int] | None = None,
+    compiled: bool | None = None,
 ) -> FamilyCounts:
     """Count a family's configurations by cluster; rows with a missing cell in the family are left out.
 
     Parameters
     ----------
-    codes : uint8 (family, rows), or a sequence of uint8 (rows,)
+    codes : uint8 (variables, rows), or a sequence of uint8 (rows,)
         The parents' rows, then the child's.
     cardinalities : sequence of int (family,)
     clusters : int (rows,), optional
         None: all rows are one cluster.
     cluster_count : int
         Length of the cluster axis; ignored without clusters.
+    weights : int (rows,), optional
+        How many rows each stands for; None: one.
+    variables : sequence of int (family,), optional
+        Which rows of `codes` the family is; None: all, in their order.
+    compiled : bool, optional
+        Whether numba counts. The counts are the same; None: where it pays, see `COMPILED_FROM`.
 
     Raises
     ------
     NetworkError
         The table would not fit into memory.
+    DataError
+        A code is no state, a cluster's number lies outside its axis, or a weight is negative.
     """
-    *parents, states = cardinalities
-    groups = 1 if clusters is None else max(1, cluster_count)
-    size = table_cells(cardinalities)
-    if groups * size > MAX_FLAT:
-        raise NetworkError(f"{groups} clusters of {size} cells are too many to be numbered; use coarser clusters")
-    flat, kept = _flat_codes(codes, cardinalities)
-    if clusters is not None:
-        flat = flat + clusters[kept].astype(np.int64) * size
-    return _count((groups, math.prod(parents), states), flat)
+    family = _Family.of(
+        codes, cardinalities, variables=variables, weights=weights, clusters=clusters, cluster_count=cluster_count
+    )
+    shape = (family.groups, math.prod(cardinalities[:-1]), cardinalities[-1])
+    compiled = compiled_pays(family.rows) if compiled is None else compiled
+    if family.size <= 2 * family.rows + 2**16:  # a table with a cell for everything costs less than sorting the rows
+        table = _count_compiled(family) if compiled else _count(family)
+        cells = np.flatnonzero(table)
+        return FamilyCounts(shape, cells, table[cells])
+    return _gather(shape, *(_number_compiled(family) if compiled else _number(family)))
 
 
 def contingency(
-    codes: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], cardinalities: Sequence[int]
+    codes: Codes,
+    cardinalities: Sequence[int],
+    *,
+    weights: NDArray[np.integer[Any]] | None = None,
+    variables: Sequence[int] | None = None,
+    compiled: bool | None = None,
 ) -> NDArray[np.int64]:
-    """Count all combinations of states.
-
-    Parameters
-    ----------
-    codes : uint8 (variables, rows), or a sequence of uint8 (rows,)
-        Rows with a missing cell are left out.
-    cardinalities : sequence of int (variables,)
+    """Count all combinations of states; parameters and errors as of :func:`family_counts`.
 
     Returns
     -------
     int64, of shape `cardinalities`
-
-    Raises
-    ------
-    NetworkError
-        The table would not fit into memory.
     """
-    size = table_cells(cardinalities)
-    flat, _ = _flat_codes(codes, cardinalities)
-    return np.bincount(flat, minlength=size).astype(np.int64, copy=False).reshape(tuple(cardinalities))
+    family = _Family.of(codes, cardinalities, variables=variables, weights=weights)
+    compiled = compiled_pays(family.rows) if compiled is None else compiled
+    table = _count_compiled(family) if compiled else _count(family)
+    return table.reshape(tuple(cardinalities))
 
 
-def _flat_codes(
-    codes: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], cardinalities: Sequence[int]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_] | slice]:
-    """Give the mixed-radix code of every row without a missing cell, and which rows those are."""
-    if len(codes) != len(cardinalities):
-        raise NetworkError(f"{len(codes)} rows of codes for {len(cardinalities)} cardinalities")
-    flat = codes[0].astype(np.int64)
-    missing = codes[0] == MISSING
-    for row, cardinality in zip(codes[1:], cardinalities[1:], strict=True):
+def compiled_pays(rows: int, families: int = 1) -> bool:
+    """Whether numba counts so many families sooner than numpy, its import included if that is still to come."""
+    return "bnpipe.kernels.tables" in sys.modules or rows * families >= COMPILED_FROM
+
+
+@dataclass(frozen=True, eq=False)
+class _Family:
+    """What is counted, its shapes checked: rows of codes, first the most significant; the cluster above them all."""
+
+    codes: Codes
+    places: tuple[int, ...]
+    cardinalities: tuple[int, ...]
+    clusters: NDArray[np.integer[Any]] | None
+    groups: int
+    weights: NDArray[np.int64] | None
+
+    @classmethod
+    def of(
+        cls,
+        codes: Codes,
+        cardinalities: Sequence[int],
+        *,
+        variables: Sequence[int] | None,
+        weights: NDArray[np.integer[Any]] | None,
+        clusters: NDArray[np.integer[Any]] | None = None,
+        cluster_count: int = 0,
+    ) -> _Family:
+        places = tuple(range(len(codes))) if variables is None else tuple(variables)
+        if len(places) != len(cardinalities) or not places:
+            raise NetworkError(f"{len(places)} rows of codes for {len(cardinalities)} cardinalities")
+        groups = 1 if clusters is None else max(1, cluster_count)
+        size = table_cells(cardinalities)
+        if groups * size > MAX_FLAT or groups >= 2**31:
+            raise NetworkError(f"{groups} clusters of {size} cells are too many to be numbered; use coarser clusters")
+        rows = len(codes[places[0]])
+        lengths = {"codes": {len(codes[place]) for place in places}}
+        lengths |= {"clusters": {rows if clusters is None else len(clusters)}}
+        lengths |= {"weights": {rows if weights is None else len(weights)}}
+        if wrong := [name for name, found in lengths.items() if found != {rows}]:
+            raise DataError(f"{wrong[0]} of {shorten(sorted(lengths[wrong[0]]))} rows where there are {rows}")
+        held = None if weights is None else _check_weights(np.asarray(weights))
+        return cls(codes, places, tuple(map(int, cardinalities)), clusters, groups, held)
+
+    @property
+    def rows(self) -> int:
+        return len(self.codes[self.places[0]])
+
+    @property
+    def size(self) -> int:
+        return self.groups * math.prod(self.cardinalities)
+
+    def check(self) -> None:
+        """Refuse codes that are no states, and clusters outside their axis."""
+        for place, cardinality in zip(self.places, self.cardinalities, strict=True):
+            if (self.codes[place] + np.uint8(1)).max(initial=0) > cardinality:  # MISSING + 1 is 0
+                raise DataError(f"variable {place}: a code is no state; it has {cardinality} states")
+        if self.clusters is not None and self.rows:
+            low, high = int(self.clusters.min()), int(self.clusters.max())
+            if low < 0 or high >= self.groups:
+                raise DataError(f"clusters are numbered {low} to {high}, there are {self.groups}")
+
+
+def _check_weights(weights: NDArray[Any]) -> NDArray[np.int64]:
+    if weights.dtype.kind not in "iu":
+        raise DataError(f"weights are whole numbers of rows, got {weights.dtype}")
+    if weights.size and weights.min() < 0:
+        raise DataError(f"weights are numbers of rows, got {weights.min()}")
+    _check_total(weights)
+    return np.ascontiguousarray(weights, dtype=np.int64)
+
+
+def _check_total(counts: NDArray[Any]) -> None:
+    if counts.sum(dtype=np.float64) >= MAX_FLAT:
+        raise NetworkError(f"more than {MAX_FLAT:.2g} rows can't be counted")
+
+
+def _count(family: _Family) -> NDArray[np.int64]:
+    """Give the whole table, int64 (size,)."""
+    flat, weights = _number(family)
+    if weights is not None:
+        return _sums(flat, weights, family.size)
+    return np.bincount(flat, minlength=family.size).astype(np.int64, copy=False)
+
+
+def _number(family: _Family) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Give the cell of every row without a missing one, and those rows' weights."""
+    family.check()
+    flat = np.zeros(family.rows, dtype=np.int64) if family.clusters is None else family.clusters.astype(np.int64)
+    missing = np.zeros(family.rows, dtype=np.bool_)
+    for place, cardinality in zip(family.places, family.cardinalities, strict=True):
         flat *= cardinality
-        flat += row
-        missing |= row == MISSING
-    # 255 is also the last code of a variable with 256 states, which a schema does not allow.
+        flat += family.codes[place]
+        missing |= family.codes[place] == MISSING
     if not missing.any():
-        return flat, slice(None)
-    return flat[~missing], ~missing
+        return flat, family.weights
+    return flat[~missing], None if family.weights is None else family.weights[~missing]
 
 
-def _count(shape: tuple[int, int, int], flat: NDArray[np.int64]) -> FamilyCounts:
-    size = math.prod(shape)
-    if size <= 16 * flat.size + 2**16:  # a dense table costs less than sorting the rows
-        table = np.bincount(flat, minlength=size)
-        cells = np.flatnonzero(table)
-        return FamilyCounts(shape, cells, table[cells])
-    cells, counts = np.unique(flat, return_counts=True)
-    return FamilyCounts(shape, cells, counts)
+def _count_compiled(family: _Family) -> NDArray[np.int64]:
+    from bnpipe.kernels.tables import count_rows
+
+    table = np.zeros(family.size, dtype=np.int64)
+    if count_rows(*_arguments(family, table)) < 0:
+        family.check()
+    return table
 
 
-def _gather(shape: tuple[int, int, int], flat: NDArray[np.int64], counts: NDArray[np.int64]) -> FamilyCounts:
-    """Add up counts that may name a cell more than once."""
-    cells, places = np.unique(flat, return_inverse=True)
-    return FamilyCounts(shape, cells, _sums(places, counts, cells.size))
+def _number_compiled(family: _Family) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    from bnpipe.kernels.tables import number_rows
+
+    flat = np.empty(family.rows, dtype=np.int64)
+    weights = None if family.weights is None else np.empty_like(flat)
+    kept = number_rows(*_arguments(family, flat, flat[:0] if weights is None else weights))
+    if kept < 0:
+        family.check()
+    return flat[:kept], None if weights is None else weights[:kept]
+
+
+def _arguments(family: _Family, *outputs: NDArray[np.int64]) -> tuple[Any, ...]:
+    """Give the family as the kernels take it; an array of no length stands for no clusters or weights."""
+    codes, places = family.codes, family.places
+    if not isinstance(codes, np.ndarray) or not codes.flags.c_contiguous:
+        codes, places = np.stack([codes[place] for place in places]), tuple(range(len(places)))
+    clusters = np.zeros(0, dtype=np.int32)
+    if family.clusters is not None:
+        if family.clusters.dtype != np.int32:
+            family.check()  # before numbers beyond 32 bits are cut off
+        clusters = np.ascontiguousarray(family.clusters, dtype=np.int32)
+    weights = np.zeros(0, dtype=np.int64) if family.weights is None else family.weights
+    return codes, np.array(places), np.array(family.cardinalities), clusters, family.groups, weights, *outputs
+
+
+def _gather(
+    shape: tuple[int, int, int], flat: NDArray[np.int64], counts: NDArray[np.int64] | None = None
+) -> FamilyCounts:
+    """Add up rows, or counts, of the same cell."""
+    order = None if counts is None else np.argsort(flat, kind="stable")
+    flat = np.sort(flat) if order is None else flat[order]
+    starts = np.flatnonzero(np.diff(flat, prepend=np.int64(-1)))
+    if counts is None:
+        return FamilyCounts(shape, flat[starts], np.diff(starts, append=flat.size))
+    sums = np.add.reduceat(counts[order], starts) if starts.size else counts[:0]
+    return FamilyCounts(shape, flat[starts][sums > 0], sums[sums > 0])
 
 
 def _sums(places: NDArray[np.int64], counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bnpipe.counts import MAX_CELLS, FamilyCounts, contingency, family_counts, table_cells
-from bnpipe.errors import FormatError, NetworkError
+from bnpipe.errors import DataError, FormatError, NetworkError
 from bnpipe.schema import MISSING
 
 
@@ -87,6 +87,115 @@ def test_sorting_and_dense_counting_agree(family: tuple[int, int, list[int], int
     far = family_counts(codes, cardinalities, members, 10**7)
     assert np.array_equal(near.cells, far.cells)
     assert np.array_equal(near.counts, far.counts)
+
+
+@given(families, st.booleans(), st.sampled_from([0, 10**7]))
+def test_numba_and_numpy_count_alike(family: tuple[int, int, list[int], int], weighted: bool, far: int) -> None:
+    """Compiled or not, dense or by sorting, weighted or not: the same cells and counts, bit for bit."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    weights = np.random.default_rng(seed).integers(0, 4, rows) if weighted else None
+    axis = {"clusters": members, "cluster_count": max(clusters, far), "weights": weights}
+    slow, quick = (family_counts(codes, cardinalities, **axis, compiled=compiled) for compiled in (False, True))
+    assert slow.shape == quick.shape
+    assert slow.cells.tolist() == quick.cells.tolist()
+    assert slow.counts.tolist() == quick.counts.tolist()
+    tables = [contingency(codes, cardinalities, weights=weights, compiled=compiled) for compiled in (False, True)]
+    assert np.array_equal(*tables)
+    assert np.array_equal(tables[0].reshape(slow.shape[1:]), slow.total())
+
+
+@given(families, st.booleans(), st.sampled_from([0, 10**7]))
+def test_weights_are_rows_repeated(family: tuple[int, int, list[int], int], compiled: bool, far: int) -> None:
+    """A row of weight w counts as w rows; of weight 0 as none."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    weights = np.random.default_rng(seed).integers(0, 4, rows)
+    count = max(clusters, far)
+    weighted = family_counts(codes, cardinalities, members, count, weights=weights, compiled=compiled)
+    repeated = family_counts(np.repeat(codes, weights, axis=1), cardinalities, np.repeat(members, weights), count)
+    assert weighted.cells.tolist() == repeated.cells.tolist()
+    assert weighted.counts.tolist() == repeated.counts.tolist()
+    assert np.array_equal(
+        contingency(codes, cardinalities, weights=weights, compiled=compiled),
+        contingency(np.repeat(codes, weights, axis=1), cardinalities),
+    )
+
+
+@given(families, st.booleans())
+def test_the_order_of_rows_does_not_matter(family: tuple[int, int, list[int], int], compiled: bool) -> None:
+    """Counting is a sum."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    order = np.random.default_rng(seed).permutation(rows)
+    one = family_counts(codes, cardinalities, members, clusters, compiled=compiled)
+    other = family_counts(codes[:, order], cardinalities, members[order], clusters, compiled=compiled)
+    assert one.cells.tolist() == other.cells.tolist()
+    assert one.counts.tolist() == other.counts.tolist()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_family_is_picked_out_of_all_codes(compiled: bool) -> None:
+    """`variables` names the rows of codes, in the family's order; a list of columns is as good as an array."""
+    codes, members = random_family(3, 200, [3, 2, 4, 5], 4)
+    picked = family_counts(codes, [5, 3], members, 4, variables=[3, 0], compiled=compiled)
+    listed = family_counts([codes[3], codes[0]], [5, 3], members.astype(np.int64), 4, compiled=compiled)
+    turned = family_counts(np.asfortranarray(codes), [5, 3], members, 4, variables=(3, 0), compiled=compiled)
+    for other in (listed, turned):
+        assert picked.cells.tolist() == other.cells.tolist()
+        assert picked.counts.tolist() == other.counts.tolist()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"codes": np.array([[0, 1], [0, 3]], dtype=np.uint8)}, "variable 1: a code is no state; it has 3 states"),
+        ({"codes": np.array([[2, 1], [0, 2]], dtype=np.uint8)}, "variable 0: a code is no state"),
+        ({"clusters": np.array([0, 10**7], dtype=np.int32)}, "numbered 0 to 10000000, there are"),
+        ({"clusters": np.array([-1, 0], dtype=np.int32)}, "numbered -1 to 0"),
+        ({"clusters": np.array([0, 2**32])}, "numbered 0 to 4294967296"),
+        ({"clusters": np.array([0])}, "clusters of 1 rows where there are 2"),
+        ({"weights": np.array([1, 2, 3])}, "weights of 3 rows"),
+        ({"weights": np.array([1, -2])}, "numbers of rows, got -2"),
+        ({"weights": np.array([1.0, 2.0])}, "whole numbers of rows, got float64"),
+        ({"codes": [np.zeros(2, np.uint8), np.zeros(3, np.uint8)]}, "codes of 2, 3 rows"),
+    ],
+)
+@pytest.mark.parametrize("cluster_count", [2, 10**7])
+def test_what_would_leave_the_table_is_refused(changes: dict, message: str, compiled: bool, cluster_count: int) -> None:
+    """A code that is no state, a cluster that is none, weights that are no numbers of rows: named, never counted."""
+    given = {"codes": np.zeros((2, 2), np.uint8), "clusters": np.array([0, 1]), **changes}
+    with pytest.raises(DataError, match=message):
+        family_counts(**given, cardinalities=[2, 3], cluster_count=cluster_count, compiled=compiled)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_sums_beyond_64_bits_are_refused(compiled: bool) -> None:
+    """Rows are counted in int64, and nothing wraps around unseen."""
+    codes, heavy = np.zeros((1, 2), dtype=np.uint8), np.array([2**61, 2**61 - 2**40])
+    counts = family_counts(codes, [2], weights=heavy, compiled=compiled)
+    assert counts.rows == int(heavy.sum())
+    with pytest.raises(NetworkError, match="can't be counted"):
+        family_counts(codes, [2], weights=np.array([2**62, 2**62]), compiled=compiled)
+    with pytest.raises(NetworkError, match="can't be counted"):
+        counts + counts
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("cluster_count", [3, 10**7])
+def test_odd_tables(compiled: bool, cluster_count: int) -> None:
+    """One row, no rows, one state, 255 states, a column all missing, clusters without rows: each is just counted."""
+    empty = family_counts(np.zeros((2, 0), np.uint8), [2, 3], np.zeros(0, np.int32), cluster_count, compiled=compiled)
+    assert (empty.rows, empty.cells.size, empty.shape) == (0, 0, (cluster_count, 2, 3))
+    gone = np.array([[0, 1, 0], [MISSING] * 3], dtype=np.uint8)
+    assert family_counts(gone, [2, 3], np.arange(3), cluster_count, compiled=compiled).rows == 0
+    one = family_counts(np.array([[0], [2]], np.uint8), [1, 3], np.array([2]), cluster_count, compiled=compiled)
+    assert (one.cells.tolist(), one.counts.tolist()) == ([2 * 3 + 2], [1])
+    assert one.cluster_rows[:3].tolist() == [0, 0, 1]
+    wide = np.arange(256, dtype=np.uint8)[None]  # the last is MISSING
+    all_states = family_counts(wide, [255], np.zeros(256, np.int32), cluster_count, compiled=compiled)
+    assert all_states.total().tolist() == [[1] * 255]
 
 
 def test_a_large_sparse_family_is_cheap() -> None:

@@ -1,7 +1,12 @@
-"""Distinct rows: how many rows there are of each kind, and which they are."""
+"""Families counted row by row, and rows told apart.
+
+The codes of a family are the digits of one number, its cell. Cells are numbered a block of rows at a time, column by
+column, which vectorises and stays in the cache; then the block's rows are counted, or written out to be sorted.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,9 +16,120 @@ from numpy.typing import NDArray
 from bnpipe.kernels import array, kernel
 
 _BLOCK: Final = 1024
+_MISSING: Final = np.uint8(255)
 _HALF: Final = np.uint64(2**32 - 1)
 _LEFT: Final = np.uint64(0x9E3779B1)
 _RIGHT: Final = np.uint64(0x85EBCA77)
+
+
+_FAMILY: Final = (array("uint8", 2), array("int64"), array("int64"), array("int32"), types.int64)
+
+
+@kernel(types.boolean, *_FAMILY, types.int64, array("uint8", writable=True))
+def _mark_missing(
+    codes: Any, variables: Any, cardinalities: Any, clusters: Any, groups: Any, first: Any, gone: Any
+) -> bool:
+    """Say in `gone` which rows from `first` on miss a code; False if one has no cell."""
+    wrong, end, last = np.uint8(0), np.uint32(groups), first + gone.size
+    for i in range(gone.size):
+        gone[i] = 0
+    block = clusters[first:last]  # of a slice numba knows that no index is negative, and vectorises
+    for i in range(block.size):
+        wrong |= np.uint8(np.uint32(block[i]) >= end)  # a negative number has become a huge one
+    for place in range(variables.size):
+        column, states = codes[variables[place], first:last], np.uint8(min(cardinalities[place], 255))
+        for i in range(gone.size):
+            missing = np.uint8(column[i] == _MISSING)
+            gone[i] |= missing
+            wrong |= np.uint8(column[i] >= states) ^ missing
+    return bool(wrong == 0)
+
+
+@kernel(types.void, array("uint32"), array("uint8"), array("int64"), array("int64", writable=True))
+def _add_rows(flat: Any, gone: Any, weights: Any, table: Any) -> None:
+    if weights.size:
+        for i in range(flat.size):
+            if not gone[i]:
+                table[flat[i]] += weights[i]
+    else:
+        for i in range(flat.size):
+            if not gone[i]:
+                table[flat[i]] += 1
+
+
+@kernel(types.int64, *_FAMILY, array("int64"), array("int64", writable=True))
+def count_rows(
+    codes: Any, variables: Any, cardinalities: Any, clusters: Any, groups: Any, weights: Any, table: Any
+) -> int:
+    """Add each row without a missing code to its cell.
+
+    Parameters
+    ----------
+    codes : uint8 (variables, rows)
+    variables, cardinalities : int64 (family,)
+        Rows of `codes`, the most significant first, and their numbers of states.
+    clusters : int32 (rows,) or (0,)
+        More significant than all variables; of no length: there are none.
+    groups : int
+        Number of clusters.
+    weights : int64 (rows,) or (0,)
+        What a row adds; of no length: one.
+    table : int64 (groups * product of cardinalities,)
+        Fewer than 2**32 cells.
+
+    Returns
+    -------
+    int
+        0, or -1 as soon as a row has no cell: a code that is no state, a cluster that is none.
+    """
+    cells, missing = np.empty(_BLOCK, dtype=np.uint32), np.empty(_BLOCK, dtype=np.uint8)
+    for first in range(0, codes.shape[1], _BLOCK):
+        size = min(_BLOCK, codes.shape[1] - first)
+        flat, gone = cells[:size], missing[:size]
+        if not _mark_missing(codes, variables, cardinalities, clusters, groups, first, gone):
+            return -1
+        flat[:] = np.uint32(0)
+        block = clusters[first : first + size]
+        for i in range(block.size):
+            flat[i] = np.uint32(block[i])
+        for place in range(variables.size):
+            column, cardinality = codes[variables[place], first : first + size], np.uint32(cardinalities[place])
+            for i in range(size):
+                flat[i] = np.uint32(flat[i] * cardinality) + np.uint32(column[i])
+        _add_rows(flat, gone, weights[first : first + size], table)
+    return 0
+
+
+@kernel(types.int64, *_FAMILY, array("int64"), array("int64", writable=True), array("int64", writable=True))
+def number_rows(
+    codes: Any, variables: Any, cardinalities: Any, clusters: Any, groups: Any, weights: Any, cells: Any, kept: Any
+) -> int:
+    """Write the cell of each row without a missing code, and its weight into `kept` if there are weights.
+
+    As :func:`count_rows`, for tables of any size; returns how many rows were written, or -1.
+    """
+    missing = np.empty(_BLOCK, dtype=np.uint8)
+    count = 0
+    for first in range(0, codes.shape[1], _BLOCK):
+        size = min(_BLOCK, codes.shape[1] - first)
+        flat, gone = cells[first : first + size], missing[:size]
+        if not _mark_missing(codes, variables, cardinalities, clusters, groups, first, gone):
+            return -1
+        flat[:] = 0
+        block = clusters[first : first + size]
+        for i in range(block.size):
+            flat[i] = block[i]
+        for place in range(variables.size):
+            column, cardinality = codes[variables[place], first : first + size], cardinalities[place]
+            for i in range(size):
+                flat[i] = flat[i] * cardinality + column[i]
+        for i in range(size):  # never overtakes what is still to be read: count <= first + i
+            if not gone[i]:
+                cells[count] = flat[i]
+                if weights.size:
+                    kept[count] = weights[first + i]
+                count += 1
+    return count
 
 
 @kernel(types.void, array("uint8", 2), array("int64"), array("uint64"), array("uint64", 2, writable=True))
@@ -95,13 +211,15 @@ def _pack(columns: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return packed
 
 
-def distinct_rows(columns: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def distinct_rows(
+    columns: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Find the distinct rows, exactly (rows of one hash are compared) and whatever the codes, missing ones too.
 
     Parameters
     ----------
-    columns : uint8 (variables, rows), C-contiguous
-        As in `Dataset.codes`; fewer than 2**31 rows.
+    columns : uint8 (variables, rows), or a sequence of uint8 (rows,)
+        As in `Dataset.codes`, which is not copied where it is C-contiguous; fewer than 2**31 rows.
 
     Returns
     -------
@@ -116,11 +234,12 @@ def distinct_rows(columns: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArra
     ValueError
         Too many rows to be numbered.
     """
-    rows = columns.shape[1]
+    codes: NDArray[np.uint8] = np.ascontiguousarray(columns, dtype=np.uint8)
+    rows = codes.shape[1]
     if rows >= 2**31:
         raise ValueError(f"{rows} rows are too many to be numbered; learn from a part of them")
-    if not columns.size:
+    if not codes.size:
         return np.zeros(min(rows, 1), dtype=np.int64), np.zeros(rows, dtype=np.int32)
     firsts, inverse = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int32)
-    distinct = _number_rows(_pack(np.ascontiguousarray(columns)), firsts, inverse)
+    distinct = _number_rows(_pack(codes), firsts, inverse)
     return firsts[:distinct].copy(), inverse
