@@ -33,11 +33,14 @@ class JunctionTree:
         The clique that each hangs from; -1 for the one root. Unconnected parts hang together by empty separators.
     cardinalities : tuple of int
         Of the variables.
+    order : tuple of int
+        Variables as they were eliminated; those with a single state are not among them.
     """
 
     cliques: tuple[tuple[int, ...], ...]
     parent: tuple[int, ...]
     cardinalities: tuple[int, ...]
+    order: tuple[int, ...] = ()
 
     @cached_property
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
@@ -124,8 +127,10 @@ def junction_tree(parents: Mapping[str, Sequence[str]], cardinalities: Mapping[s
         for variable in family:
             joined[variable] |= family - {variable}
     numbered = tuple(cardinalities[name] for name in parents)
-    cliques, parent = _join(_eliminate(joined, numbered))
-    return JunctionTree(tuple(tuple(sorted(clique)) for clique in cliques), parent, numbered)
+    eliminated = _eliminate(joined, numbered)
+    cliques, parent = _join(eliminated)
+    order = tuple(variable for variable, _ in eliminated)
+    return JunctionTree(tuple(tuple(sorted(clique)) for clique in cliques), parent, numbered, order)
 
 
 def inference_cost(parents: Mapping[str, Sequence[str]], cardinalities: Mapping[str, int]) -> InferenceCost:

@@ -1,0 +1,378 @@
+"""The engine: a compiled network and its questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnpipe.data import Dataset
+from bnpipe.errors import EvidenceError, TooDenseError, shorten
+from bnpipe.inference.contraction import contraction
+from bnpipe.inference.evidence import Likelihood, SoftEvidence, encode, soft_evidence
+from bnpipe.inference.logs import propagate_in_logs
+from bnpipe.inference.lookup import Families
+from bnpipe.inference.program import Plan, Program
+from bnpipe.inference.results import FamilyPosterior, Posterior
+from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, JunctionTree, inference_cost, junction_tree
+from bnpipe.schema import MISSING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bnpipe.network import Network
+
+Codes: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float64]
+
+_LOG_FAINT: Final = -650.0
+_CHUNK: Final = 2048
+"""Rows a thread takes at a time; a multiple of every number of lanes."""
+
+_MOST_PLANS: Final = 256
+
+
+def compile(network: Network, *, max_clique_cells: int = MAX_CLIQUE_CELLS) -> Engine:  # noqa: A001
+    """Compile a network for exact inference.
+
+    Parameters
+    ----------
+    network : Network
+    max_clique_cells : int
+        Cells one clique's table may have.
+
+    Raises
+    ------
+    TooDenseError
+        A clique is larger; it is named.
+    """
+    cardinalities = {variable.name: variable.cardinality for variable in network.schema.variables}
+    cost = inference_cost(network.parents, cardinalities)
+    if cost.largest_cells > max_clique_cells:
+        raise TooDenseError(
+            f"exact inference needs a table of {cost.largest_cells} cells over {len(cost.largest_clique)} variables "
+            f"({shorten(cost.largest_clique)}), of {max_clique_cells} allowed; lower max_parents or join states"
+        )
+    return Engine(network, junction_tree(network.parents, cardinalities), cost)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """Of one plan: a table (rows, states) for each target, the log probability of the evidence, nats."""
+
+    tables: list[Floats]
+    log_mass: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """A compiled network; made by :func:`compile`. Frozen, and safe to share between threads.
+
+    Parameters
+    ----------
+    network : Network
+    tree : JunctionTree
+        Over the numbers of the network's nodes.
+    cost : InferenceCost
+        Of one row.
+    """
+
+    network: Network
+    tree: JunctionTree
+    cost: InferenceCost
+
+    def posterior(
+        self,
+        evidence: pd.DataFrame | Dataset,
+        targets: Sequence[str] | None = None,
+        *,
+        likelihood: Likelihood | None = None,
+        shortcut: bool = True,
+        threads: int | None = None,
+    ) -> Posterior:
+        """Give each target's distribution in each row, given the row's other cells.
+
+        Parameters
+        ----------
+        evidence : DataFrame or Dataset
+            Absent columns, nulls and unknown states (where there is no ``other``) count as missing; columns the
+            network does not know are ignored. A target's own cell is ignored for that target.
+        targets : sequence of str, optional
+            None: all variables.
+        likelihood : mapping of str to array (states,) or (rows, states), optional
+            Soft evidence: how likely what was seen is under each state, up to a factor. It multiplies what the
+            variable's cell says. A target's own likelihood counts, other than its own cell.
+        shortcut : bool
+            Whether to look up where the Markov blanket is observed; the answers are the same.
+        threads : int, optional
+            None: one a core. The number changes no bit of the answers.
+
+        Raises
+        ------
+        EvidenceError
+            A target the network does not have, a Dataset whose states differ from the network's, or a likelihood
+            that is none.
+        """
+        names = self._names(targets)
+        wanted = [self._number(name) for name in names]
+        codes = encode(evidence, self.network.schema)
+        rows = codes.shape[1]
+        soft = soft_evidence(likelihood, self.network.schema, rows) if likelihood else None
+        if shortcut and soft is None:
+            tables = self._look_up_first(codes, wanted, threads)
+        else:
+            tables = self._propagate(self._plan(wanted), codes, soft, threads).tables
+        if soft is not None:
+            tables = [_times(table, soft.values.get(target)) for target, table in zip(wanted, tables, strict=True)]
+        impossible = np.zeros(rows, dtype=np.bool_)
+        for table in tables:
+            impossible |= np.isnan(table[:, 0])
+        return Posterior(
+            dict(zip(names, tables, strict=True)),
+            {name: self.network.schema[name].states for name in names},
+            impossible,
+        )
+
+    def log_likelihood(
+        self, evidence: pd.DataFrame | Dataset, *, likelihood: Likelihood | None = None, threads: int | None = None
+    ) -> Floats:
+        """Give the log probability of each row's observed cells, float64 (rows,) in nats.
+
+        Missing cells are summed out; ``-inf`` where the row is impossible, 0 where nothing is observed. With a
+        `likelihood` (see :meth:`posterior`) it is the log of the expectation of its product.
+
+        Raises
+        ------
+        EvidenceError
+            A Dataset whose states differ from the network's, or a likelihood that is none.
+        """
+        codes = encode(evidence, self.network.schema)
+        if likelihood:
+            soft = soft_evidence(likelihood, self.network.schema, codes.shape[1])
+            return self._propagate(self._plan((), mass=True), codes, soft, threads).log_mass + soft.log_peak
+        complete, total = self._families.log_likelihood(codes)
+        partial = np.flatnonzero(~complete)
+        if partial.size:
+            total[partial] = self._propagate(
+                self._plan((), mass=True), codes.take(partial, axis=1), None, threads
+            ).log_mass
+        return total
+
+    def marginals(self) -> dict[str, Floats]:
+        """Give every node's distribution when nothing is observed, float64 (states,)."""
+        everything = range(len(self.network.nodes))
+        nothing = np.full((len(self.network.nodes), 1), MISSING, dtype=np.uint8)
+        tables = self._propagate(self._plan(everything), nothing, None, 1).tables
+        return {node: table[0] for node, table in zip(self.network.nodes, tables, strict=True)}
+
+    def family_posteriors(
+        self, codes: Codes, *, likelihood: Likelihood | None = None, threads: int | None = None
+    ) -> FamilyPosterior:
+        """Give P(parents' configuration, state | evidence) of every family in each row; own cells are evidence too.
+
+        That times P(evidence) over a CPD's entry is the derivative of P(evidence) by the entry (Darwiche 2003).
+        One pass towards the root and one back; no table look-ups.
+
+        Parameters
+        ----------
+        codes : uint8 (variables, rows)
+            As in `Dataset.codes` of the network's schema.
+        likelihood : mapping, optional
+            See :meth:`posterior`.
+        """
+        nodes = self.network.nodes
+        codes = np.ascontiguousarray(codes)
+        soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
+        plan = self._plan(range(len(nodes), 2 * len(nodes)), mass=True, fixed=False)
+        answers = self._propagate(plan, codes, soft, threads)
+        tables = {
+            node: self._in_family_order(place, np.ascontiguousarray(table.T))
+            for place, (node, table) in enumerate(zip(nodes, answers.tables, strict=True))
+        }
+        log_peak = soft.log_peak if soft is not None else 0.0
+        return FamilyPosterior(tables, answers.log_mass + log_peak)
+
+    def posterior_of_draws(
+        self, codes: Codes, targets: Sequence[str], tables: Mapping[str, Floats], *, threads: int | None = None
+    ) -> dict[str, Floats]:
+        """Give each target's distribution under draws of the CPDs, the draws on the axis of the rows.
+
+        Parameters
+        ----------
+        codes : uint8 (variables,) or (variables, draws)
+            One row for all draws, or one for each. A target's own cell is ignored for that target.
+        targets : sequence of str
+        tables : mapping of str to float64 (configurations * states, draws)
+            Drawn CPDs, cells in the order of the CPD's table; other nodes keep their own.
+
+        Returns
+        -------
+        dict of str to float64 (draws, states)
+
+        Raises
+        ------
+        EvidenceError
+            An unknown target, or a drawn table of a wrong shape.
+        """
+        draws = next(iter(tables.values())).shape[1] if tables else 1
+        single = np.asarray(codes).reshape(len(self.network.nodes), -1)
+        whole = np.ascontiguousarray(np.broadcast_to(single, (len(self.network.nodes), draws)))
+        names = self._names(targets)
+        plan = self._plan([self._number(name) for name in names], fixed=False)
+        initial, slots, given = plan.initial.copy(), [], []
+        for node, table in tables.items():
+            place = self._number(node)
+            if table.shape != (self._tables[place].size, draws):
+                raise EvidenceError(
+                    f"{node}: draws of its CPD must have shape ({self._tables[place].size}, {draws}), got {table.shape}"
+                )
+            if (slot := plan.leaf_slots.get(len(self.network.nodes) + place)) is not None:
+                slots.append(slot + self._open_program.cells_of_family(place).astype(np.int64))
+                given.append(table)
+                initial[slots[-1]] = 1.0
+        answers = run(
+            replace(plan, initial=initial),
+            whole,
+            np.concatenate(slots) if slots else np.empty(0, dtype=np.int64),
+            np.concatenate(given) if given else np.empty((0, draws)),
+            scaled=True,
+            threads=threads,
+        )
+        return dict(zip(names, answers.tables, strict=True))
+
+    def _names(self, targets: Sequence[str] | None) -> tuple[str, ...]:
+        if targets is None:
+            return self.network.nodes
+        return (targets,) if isinstance(targets, str) else tuple(dict.fromkeys(targets))
+
+    def _number(self, target: str) -> int:
+        if target not in self._index:
+            known = shorten(self.network.nodes)
+            raise EvidenceError(f"no target {target!r} in the network; there are {known}")
+        return self._index[target]
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {node: place for place, node in enumerate(self.network.nodes)}
+
+    def _look_up_first(self, codes: Codes, targets: Sequence[int], threads: int | None) -> list[Floats]:
+        """Answer by look-up where that is possible, elsewhere by messages."""
+        rows = codes.shape[1]
+        tables = [np.empty((rows, self.tree.cardinalities[target])) for target in targets]
+        found = [self._families.posterior(target, codes, table) for target, table in zip(targets, tables, strict=True)]
+        rest = [place for place in range(len(targets)) if not found[place].all()]
+        if not rest:
+            return tables
+        open_rows = np.flatnonzero(~np.logical_and.reduce([found[place] for place in rest]))
+        everywhere = open_rows.size == rows
+        plan = self._plan([targets[place] for place in rest])
+        answers = self._propagate(plan, codes if everywhere else codes.take(open_rows, axis=1), None, threads)
+        for place, answer in zip(rest, answers.tables, strict=True):
+            if everywhere and not found[place].any():
+                tables[place] = answer
+            else:
+                exact = ~found[place][open_rows]
+                tables[place][open_rows[exact]] = answer[exact]
+        return tables
+
+    def _propagate(self, plan: Plan, codes: Codes, soft: SoftEvidence | None, threads: int | None) -> _Answers:
+        """Run a plan over all rows."""
+        given_slots, given = self._given(plan, soft, codes.shape[1])
+        least = self._families.log_least + (soft.log_least if soft is not None else 0.0)
+        return run(plan, codes, given_slots, given, scaled=least < _LOG_FAINT, threads=threads)
+
+    def _given(self, plan: Plan, soft: SoftEvidence | None, rows: int) -> tuple[NDArray[np.int64], Floats]:
+        """Soft evidence as slots and what they are multiplied by."""
+        held = [] if soft is None else [pair for pair in soft.values.items() if pair[0] in plan.leaf_slots]
+        if not held:
+            return np.empty(0, dtype=np.int64), np.empty((0, rows))
+        slots = [plan.leaf_slots[variable] + np.arange(len(values)) for variable, values in held]
+        return np.concatenate(slots).astype(np.int64), np.concatenate([values for _, values in held])
+
+    def _plan(self, targets: Sequence[int], *, mass: bool = False, fixed: bool = True) -> Plan:
+        key = (tuple(targets), mass, fixed)
+        if key not in self._plans:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = (self._program if fixed else self._open_program).plan(targets, mass=mass)
+        return self._plans[key]
+
+    @cached_property
+    def _plans(self) -> dict[tuple[tuple[int, ...], bool, bool], Plan]:
+        return {}
+
+    @cached_property
+    def _members(self) -> tuple[tuple[int, ...], ...]:
+        """Parents, then the node itself, by number."""
+        return tuple(
+            tuple(self._index[name] for name in (*self.network.parents[node], node)) for node in self.network.nodes
+        )
+
+    @cached_property
+    def _tables(self) -> tuple[Floats, ...]:
+        return tuple(np.ascontiguousarray(self.network.cpd(node).table) for node in self.network.nodes)
+
+    @cached_property
+    def _families(self) -> Families:
+        return Families(self._members, self._tables)
+
+    @cached_property
+    def _program(self) -> Program:
+        """CPDs are constants."""
+        return self._new_program(fixed=True)
+
+    @cached_property
+    def _open_program(self) -> Program:
+        """CPDs are leaves: they may differ from row to row, and have posteriors."""
+        return self._new_program(fixed=False)
+
+    def _new_program(self, *, fixed: bool) -> Program:
+        tree = contraction(self._members, self.tree.cardinalities, self.tree.order, fixed=fixed)
+        return Program(tree, self.tree.cardinalities, self._members, self._tables)
+
+    def _in_family_order(self, place: int, table: Floats) -> Floats:
+        """Cells, the first axis, from the order of the variables' numbers to that of the CPD."""
+        return table[self._open_program.cells_of_family(place)]
+
+
+def run(
+    plan: Plan, codes: Codes, given_slots: NDArray[np.int64], given: Floats, *, scaled: bool, threads: int | None
+) -> _Answers:
+    """Run a plan over all rows, in threads over chunks of rows; what underflows is done again in logarithms."""
+    from bnpipe.kernels import in_threads
+    from bnpipe.kernels.propagation import propagate
+
+    rows = codes.shape[1]
+    flat, log_mass = np.empty(plan.states * rows), np.zeros(rows)
+    faint = np.zeros(rows, dtype=np.bool_)
+
+    def work(first: int) -> None:
+        propagate(
+            codes, first, min(first + _CHUNK, rows), plan.slots, min(plan.lanes, rows), plan.leaves, plan.initial,
+            given_slots, given, plan.steps, plan.left, plan.right, plan.constants, plan.targets, plan.root, scaled,
+            flat, log_mass, faint,
+        )  # fmt: skip
+
+    in_threads(work, range(0, rows, _CHUNK), threads)
+    tables = [flat[rows * before : rows * (before + n)].reshape(rows, n) for _, _, n, before in plan.targets.tolist()]
+    if scaled and faint.any():
+        again = np.flatnonzero(faint)
+        posteriors, logs = propagate_in_logs(plan, codes[:, again], given_slots, given[:, again])
+        for table, posterior in zip(tables, posteriors, strict=True):
+            table[again] = posterior
+        log_mass[again] = logs
+    return _Answers(tables, log_mass)
+
+
+def _times(table: Floats, likelihood: Floats | None) -> Floats:
+    """Multiply by a likelihood (states, rows) and normalise again; NaN where nothing is left."""
+    if likelihood is None:
+        return table
+    weights = table * likelihood.T
+    mass = weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(mass > 0, weights / mass, np.nan)
