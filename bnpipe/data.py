@@ -63,7 +63,7 @@ class Dataset:
                 f"codes must be uint8 of shape ({len(self.schema)}, rows), got {codes.dtype} of shape {codes.shape}"
             )
         for variable, row in zip(self.schema, codes, strict=True):
-            if variable.cardinality < MISSING and bool(((row >= variable.cardinality) & (row != MISSING)).any()):
+            if _largest_code(row) >= variable.cardinality:
                 raise DataError(f"{variable.name}: a code is no state; it has {variable.cardinality} states")
         self._check_clusters(codes.shape[1])
         if self.unseen is not None and np.shape(self.unseen) != codes.shape:
@@ -133,13 +133,47 @@ class Dataset:
             kept = [place for place, name in enumerate(columns) if not (isinstance(clusters, str) and name == clusters)]
             schema = Schema.infer(frame.iloc[:, kept])
         codes = np.full((len(schema), len(frame)), MISSING, dtype=np.uint8)
-        unseen = np.zeros((len(schema), len(frame)), dtype=np.bool_)
+        unseen = None
         place_of = {name: place for place, name in enumerate(columns)}
         for row, variable in enumerate(schema):
             if variable.name in place_of:
-                codes[row], unseen[row] = variable.encode(frame.iloc[:, place_of[variable.name]])
+                codes[row], strange = variable.encode(frame.iloc[:, place_of[variable.name]])
+                if strange.any():
+                    unseen = _no_cells(codes) if unseen is None else unseen
+                    unseen[row] = strange
         members, cluster_labels = (None, ()) if labels is None else _index_clusters(labels)
-        return cls(schema, codes, members, cluster_labels, unseen if unseen.any() else None)
+        return cls(schema, codes, members, cluster_labels, unseen)
+
+    @classmethod
+    def from_chunks(cls, chunks: Iterable[pd.DataFrame], schema: Schema, clusters: str | None = None) -> Dataset:
+        """Encode frames one by one, so that all rows are never held but as codes.
+
+        Parameters
+        ----------
+        chunks : iterable of DataFrame
+            As of :meth:`from_pandas`; none at all gives a dataset without rows.
+        schema : Schema
+        clusters : str, optional
+            Name of a column. Rows of the same label become one cluster, whatever their chunks.
+
+        Raises
+        ------
+        SchemaError, DataError
+            As :meth:`from_pandas`.
+
+        Examples
+        --------
+        >>> whole = pd.DataFrame({"rain": ["no", "yes", "no"], "day": ["d2", "d1", "d2"]})
+        >>> schema = Schema.infer(whole[["rain"]])
+        >>> data = Dataset.from_chunks((whole[i : i + 2] for i in (0, 2)), schema, clusters="day")
+        >>> data.column("rain").tolist(), data.clusters.tolist()
+        ([0, 1, 0], [1, 0, 1])
+        """
+        parts = [cls.from_pandas(chunk, schema, clusters) for chunk in chunks]
+        if not parts:
+            columns = list(schema.names) if clusters is None else [*schema.names, clusters]
+            parts = [cls.from_pandas(pd.DataFrame(columns=columns), schema, clusters)]
+        return _join(parts)
 
     @property
     def rows(self) -> int:
@@ -156,7 +190,8 @@ class Dataset:
         """Rows without a missing cell, bool (rows,)."""
         complete: NDArray[np.bool_] = np.ones(self.rows, dtype=np.bool_)
         for row in self.codes:
-            complete &= row != MISSING
+            if row.max(initial=0) == MISSING:
+                complete &= row != MISSING
         complete.flags.writeable = False
         return complete
 
@@ -173,21 +208,25 @@ class Dataset:
 
     def select(self, rows: NDArray[Any]) -> Dataset:
         """Keep rows by mask or index; all cluster labels stay."""
+        rows = np.asarray(rows)
+        if rows.dtype == np.bool_ and rows.shape == (self.rows,) and rows.all():
+            return self
         return Dataset(
             self.schema,
-            self.codes[:, rows],
+            _take(self.codes, rows),
             None if self.clusters is None else self.clusters[rows],
             self.cluster_labels,
-            None if self.unseen is None else self.unseen[:, rows],
+            None if self.unseen is None else _take(self.unseen, rows),
         )
 
     def project(self, names: Sequence[str]) -> Dataset:
-        """Keep variables, in the order given."""
+        """Keep variables, in the order given; neighbours are not copied."""
         places = [self.schema.index(name) for name in names]
-        unseen = None if self.unseen is None else self.unseen[places]
-        return Dataset(
-            self.schema.project(tuple(names)), self.codes[places], self.clusters, self.cluster_labels, unseen
-        )
+        kept: Any = places
+        if places and places == list(range(places[0], places[-1] + 1)):
+            kept = slice(places[0], places[-1] + 1)
+        unseen = None if self.unseen is None else self.unseen[kept]
+        return Dataset(self.schema.project(tuple(names)), self.codes[kept], self.clusters, self.cluster_labels, unseen)
 
     def to_pandas(self) -> pd.DataFrame:
         """Give a frame of categoricals, NaN where a cell is missing; without the clusters."""
@@ -213,13 +252,48 @@ class Dataset:
             raise DataError("datasets of different schemas can't be concatenated")
         if len({part.clusters is None for part in parts}) > 1:
             raise DataError("some datasets have clusters and some have none")
-        labels = order_labels(label for part in parts for label in part.cluster_labels)
-        unseen = None
-        if any(part.unseen is not None for part in parts):
-            masks = [np.zeros(p.codes.shape, dtype=np.bool_) if p.unseen is None else p.unseen for p in parts]
-            unseen = np.concatenate(masks, axis=1)
-        codes = np.concatenate([part.codes for part in parts], axis=1)
-        return cls(parts[0].schema, codes, _join_clusters(parts, labels), labels, unseen)
+        return _join(parts)
+
+
+def _join(parts: list[Dataset]) -> Dataset:
+    """Put rows one below the other, and empty the list on the way: a part is let go as soon as it is copied."""
+    if len(parts) == 1:
+        return parts.pop()
+    schema, rows = parts[0].schema, sum(part.rows for part in parts)
+    labels = order_labels(label for part in parts for label in part.cluster_labels)
+    clusters = _join_clusters(parts, labels)
+    codes = np.empty((len(schema), rows), dtype=np.uint8)
+    unseen = _no_cells(codes) if any(part.unseen is not None for part in parts) else None
+    last = rows
+    while parts:
+        part = parts.pop()
+        place = slice(last - part.rows, last)
+        codes[:, place] = part.codes
+        if unseen is not None and part.unseen is not None:
+            for row in np.flatnonzero(part.unseen.any(axis=1)):
+                unseen[row, place] = part.unseen[row]
+        last -= part.rows
+    return Dataset(schema, codes, clusters, labels, unseen)
+
+
+def _largest_code(row: NDArray[np.uint8], block: int = 1 << 16) -> int:
+    """Largest code that is not `MISSING`, -1 if there is none; no temporary is larger than a block."""
+    blocks = (row[first : first + block] + np.uint8(1) for first in range(0, row.size, block))  # 255 + 1 is 0
+    return max((int(raised.max()) for raised in blocks), default=0) - 1
+
+
+def _no_cells(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """All False; the system gives memory to those rows only that something is written to."""
+    return np.zeros(codes.shape, dtype=np.bool_)
+
+
+def _take(cells: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """Keep columns of an array, row by row: C-contiguous at once."""
+    kept = np.zeros((cells.shape[0], int(rows.sum()) if rows.dtype == np.bool_ else rows.size), dtype=cells.dtype)
+    for place, row in enumerate(cells):
+        if cells.dtype != np.bool_ or row.any():
+            kept[place] = row[rows]
+    return kept
 
 
 def _join_clusters(parts: Sequence[Dataset], labels: tuple[str, ...]) -> NDArray[np.int32] | None:

@@ -143,7 +143,8 @@ class Variable:
 
     def _check_states(self) -> None:
         if not 1 <= len(self.states) <= MISSING:
-            raise SchemaError(f"{self.name}: 1 to {MISSING} states are allowed, got {len(self.states)}")
+            advice = "; bin them, or give the frequent ones and an `other`" if self.states else ""
+            raise SchemaError(f"{self.name}: 1 to {MISSING} states are allowed, got {len(self.states)}{advice}")
         if strangers := [state for state in self.states if not isinstance(state, str)]:
             raise SchemaError(f"{self.name}: states are text, got {shorten(map(repr, strangers))}")
         if repeated := sorted({state for state in self.states if self.states.count(state) > 1}):

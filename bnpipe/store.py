@@ -386,11 +386,8 @@ def load_dataset(path: Path, schema: Schema, *, start: datetime | None = None, e
     DataError
         A column is not there, or the file can't be read.
     """
-    read, batches = _batches(path, (*schema.names, "_cluster"), start, end)
-    encoded = [Dataset.from_pandas(batch.to_pandas(), schema, "_cluster") for batch in batches]
-    if not encoded:
-        return Dataset.from_pandas(read.empty_table().to_pandas(), schema, "_cluster")
-    return encoded[0] if len(encoded) == 1 else Dataset.concat(encoded)
+    _, batches = _batches(path, (*schema.names, "_cluster"), start, end)
+    return Dataset.from_chunks((batch.to_pandas() for batch in batches), schema, "_cluster")
 
 
 def _batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import itertools
 import pickle
 
 import numpy as np
@@ -146,6 +147,86 @@ def test_concat_joins_clusters_of_the_same_label(frame: pd.DataFrame) -> None:
     assert np.array_equal(joined.clusters, data.clusters)
     assert joined.cluster_labels == data.cluster_labels
     assert joined.unseen_counts == data.unseen_counts
+
+
+chunkings = st.tuples(st.integers(0, 2**31), st.integers(0, 60), st.lists(st.integers(0, 60), max_size=6))
+
+
+@given(chunkings)
+def test_chunks_encode_to_what_the_whole_frame_does(chunking: tuple[int, int, list[int]]) -> None:
+    """However rows are cut, empty chunks too: the same codes, clusters, labels and unseen cells."""
+    seed, rows, cuts = chunking
+    rng = np.random.default_rng(seed)
+    whole = pd.DataFrame(
+        {
+            "rain": rng.choice(["no", "yes", "hail", None], rows),
+            "wind": rng.choice([1.0, 7.0, np.nan], rows),
+            "day": rng.choice(["10", "9", "b"], rows),
+        }
+    )
+    bounds = [0, *sorted(min(cut, rows) for cut in cuts), rows]
+    chunks = (whole.iloc[first:last] for first, last in itertools.pairwise(bounds))
+    data, expected = Dataset.from_chunks(chunks, SCHEMA, "day"), Dataset.from_pandas(whole, SCHEMA, "day")
+    assert np.array_equal(data.codes, expected.codes)
+    assert np.array_equal(data.clusters, expected.clusters)
+    assert data.cluster_labels == expected.cluster_labels
+    assert data.unseen_counts == expected.unseen_counts
+    assert (data.unseen is None) == (expected.unseen is None)
+    assert data.unseen is None or np.array_equal(data.unseen, expected.unseen)
+
+
+def test_no_chunks_are_no_rows() -> None:
+    """A window without a batch is a dataset without rows, with clusters if they were asked for."""
+    assert Dataset.from_chunks([], SCHEMA).clusters is None
+    data = Dataset.from_chunks(iter(()), SCHEMA, "day")
+    assert (data.rows, data.cluster_labels, data.clusters is None) == (0, (), False)
+
+
+def test_chunks_that_do_not_fit_are_refused(frame: pd.DataFrame) -> None:
+    """Every chunk needs the cluster column."""
+    with pytest.raises(DataError, match="no cluster column 'day'"):
+        Dataset.from_chunks([frame, frame.drop(columns="day")], SCHEMA, "day")
+
+
+def test_what_is_kept_whole_is_not_copied(frame: pd.DataFrame) -> None:
+    """All rows, or neighbouring variables, are the arrays that are there already."""
+    data = Dataset.from_pandas(frame, SCHEMA, clusters="day")
+    assert data.select(np.ones(data.rows, dtype=bool)) is data
+    assert np.shares_memory(data.project(["wind"]).codes, data.codes)
+    assert np.shares_memory(data.project(["rain", "wind"]).codes, data.codes)
+    assert Dataset.concat([data]) is data
+
+
+def test_a_state_of_255_fits_and_256_do_not() -> None:
+    """255 codes and one for missing fill a byte; who needs more is told what to do."""
+    frame = pd.DataFrame({"zip": [f"{number:03}" for number in range(255)]})
+    data = Dataset.from_pandas(frame)
+    assert data.column("zip").tolist() == list(range(255))
+    assert data.complete.all()
+    assert data.to_pandas()["zip"].tolist() == frame["zip"].tolist()
+    more = pd.DataFrame({"zip": [f"{number:03}" for number in range(256)]})
+    with pytest.raises(SchemaError, match=r"zip: 256 different values, at most 255 states .* give edges or states"):
+        Dataset.from_pandas(more)
+    with pytest.raises(SchemaError, match=r"zip: 1 to 255 states are allowed, got 256; .*other"):
+        Dataset.from_pandas(more.astype("category"))
+
+
+def test_a_column_all_missing_leaves_no_complete_row() -> None:
+    """Nothing of the other column is lost by it."""
+    data = Dataset.from_pandas(pd.DataFrame({"rain": ["no", "yes"], "wind": [None, None]}), SCHEMA)
+    assert not data.complete.any()
+    assert data.column("rain").tolist() == [0, 1]
+    assert data.select(data.complete).rows == 0
+
+
+def test_a_code_beyond_the_states_is_found_in_any_block() -> None:
+    """Codes are checked block by block, to the last row."""
+    codes = np.zeros((2, 200_000), dtype=np.uint8)
+    codes[1] = MISSING
+    assert Dataset(SCHEMA, codes).rows == 200_000
+    codes[1, -1] = 2
+    with pytest.raises(DataError, match="wind: a code is no state; it has 2 states"):
+        Dataset(SCHEMA, codes)
 
 
 def test_concat_refuses_what_does_not_belong_together(frame: pd.DataFrame) -> None:

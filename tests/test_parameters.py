@@ -7,13 +7,15 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bnpipe.cpd import Prior
 from bnpipe.data import Dataset
 from bnpipe.errors import DataError, NetworkError, NoCountsError
 from bnpipe.network import Network
 from bnpipe.parameters import fit, log_likelihood_rows, merge, refit
-from bnpipe.schema import Schema, Variable
+from bnpipe.schema import MISSING, Schema, Variable
 
 GRAPH = {"rain": (), "sprinkler": ("rain",), "wet": ("rain", "sprinkler")}
 
@@ -123,6 +125,50 @@ def test_merge_of_parts_is_the_fit_of_the_whole() -> None:
     plain = Dataset(data.schema, data.codes)
     halves = [fit(plain.select(owner == 0), GRAPH), fit(plain.select(owner > 0), GRAPH)]
     assert merge(halves).content_hash == fit(plain, GRAPH).content_hash
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.integers(0, 120), max_size=9), st.booleans())
+def test_counts_of_chunks_add_up_to_the_fit_of_the_whole(seed: int, cuts: list[int], clustered: bool) -> None:
+    """Datasets given one by one make the network of all rows, bit for bit, wherever they were cut."""
+    data = sample(seed, rows=120, missing=0.1)
+    data = data if clustered else Dataset(data.schema, data.codes)
+    parts = []
+    for first, last in itertools.pairwise([0, *sorted(cuts), 120]):
+        part = data.select(np.arange(first, last))
+        if clustered and part.rows:  # a chunk knows only the labels it has met
+            days, members = np.unique(part.clusters, return_inverse=True)
+            part = Dataset(data.schema, part.codes, members, tuple(data.cluster_labels[day] for day in days))
+        parts.append(part)
+    assert fit(iter(parts), GRAPH, 3.0).content_hash == fit(data, GRAPH, 3.0).content_hash
+    with pytest.raises(NetworkError, match="no networks"):
+        fit([], GRAPH)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, None])
+def test_the_number_of_threads_changes_nothing(threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads share out families, so counts are the same bit for bit, and the same as numpy's."""
+    data = sample(missing=0.1)
+    monkeypatch.setattr("bnpipe.parameters.compiled_pays", lambda rows, families: False)
+    expected = fit(data, GRAPH).content_hash
+    monkeypatch.setattr("bnpipe.parameters.compiled_pays", lambda rows, families: True)
+    assert fit(data, GRAPH, threads=threads).content_hash == expected
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_every_node_tells_the_rows_it_was_counted_on(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell missing in one column takes its row from the families that column is in; the network knows how many."""
+    monkeypatch.setattr("bnpipe.parameters.compiled_pays", lambda rows, families: compiled)
+    schema = Schema(tuple(Variable(name, ("false", "true")) for name in GRAPH))
+    codes = np.zeros((3, 10), dtype=np.uint8)
+    codes[1, :4] = MISSING
+    codes[2, 3:5] = MISSING
+    network = fit(Dataset(schema, codes), GRAPH)
+    assert {node: network.family_counts(node).rows for node in GRAPH} == {"rain": 10, "sprinkler": 6, "wet": 5}
+    codes[1] = MISSING
+    network = fit(Dataset(schema, codes), GRAPH)
+    assert {node: network.family_counts(node).rows for node in GRAPH} == {"rain": 10, "sprinkler": 0, "wet": 0}
+    assert network.cpd("wet").table.tolist() == [[[0.5, 0.5]] * 2] * 2
 
 
 def test_merge_refuses_networks_that_differ() -> None:
