@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import signal
+import sys
 
 from benchmarks.cells import CONTENDERS, NETWORKS, problems, sweep
 
@@ -21,6 +23,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--cpu-limit", type=float, default=900.0, help="seconds of processor time of one cell")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the child at work is ended too
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     contenders = [contender for contender in CONTENDERS if contender.engine in chosen.engines]
     for line in sweep(contenders, problems(chosen.networks), cpu_limit=chosen.cpu_limit, seconds=math.inf):

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final
+from typing import Any, Final
 
-from benchmarks.engines.base import Learner
+from benchmarks.engines.base import Answerer, Fitter, Learner
 
-_LEARNERS: Final = {
-    "bnpipe": "bnpipe_engine:BnpipeLearner",
-    "pgmpy": "pgmpy_engine:PgmpyLearner",
-    "pyagrum": "pyagrum_engine:PyagrumLearner",
-}
+_MODULES: Final = {"bnpipe": "Bnpipe", "pgmpy": "Pgmpy", "pyagrum": "Pyagrum"}
 
 
 def learner(engine: str) -> Learner:
     """Give the learner of an engine; its library is loaded now."""
-    module, _, name = _LEARNERS[engine].partition(":")
-    made: Learner = getattr(importlib.import_module(f"benchmarks.engines.{module}"), name)()
+    made: Learner = _class(engine, "Learner")()
     return made
+
+
+def fitter(engine: str) -> Fitter:
+    """Give the estimator of tables of an engine."""
+    made: Fitter = _class(engine, "Fitter")()
+    return made
+
+
+def answerer(engine: str) -> type[Answerer]:
+    """Give the class that compiles a network for questions."""
+    found: type[Answerer] = _class(engine, "Answerer")
+    return found
+
+
+def _class(engine: str, face: str) -> Any:
+    return getattr(importlib.import_module(f"benchmarks.engines.{engine}_engine"), _MODULES[engine] + face)

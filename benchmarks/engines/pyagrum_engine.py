@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines.base import Learner, Parents
+import numpy as np
+
+from benchmarks.engines.base import Answerer, Fitter, Learner, Parents, Tables
 from bnpipe.data import Dataset
+from bnpipe.network import Network
+from bnpipe.schema import MISSING
 
 
 class PyagrumLearner(Learner):
@@ -43,6 +47,119 @@ class PyagrumLearner(Learner):
         """Read the graph."""
         names = {node: loaded.nameFromId(node) for node in learned.nodes()}
         return {name: tuple(names[parent] for parent in learned.parents(node)) for node, name in names.items()}
+
+
+class PyagrumAnswerer(Answerer):
+    """Its exact algorithms, one row after the other; the network is built through its API, as files lose digits."""
+
+    variants = ("LazyPropagation", "ShaferShenoyInference", "VariableElimination")
+
+    def __init__(self, network: Network, variant: str = variants[0]) -> None:
+        import pyagrum
+
+        self._names = network.nodes
+        self._network = pyagrum_network(pyagrum, network)
+        self._engine = getattr(pyagrum, variant)(self._network)
+        self._targets: set[str] = set()
+
+    def prepare(self, data: Dataset) -> list[dict[str, int]]:
+        """Give each row's evidence as codes of states."""
+        names = data.schema.names
+        return [
+            {names[place]: int(row[place]) for place in np.flatnonzero(row != MISSING).tolist()} for row in data.codes.T
+        ]
+
+    def posteriors(self, prepared: list[dict[str, int]], targets: Sequence[str]) -> Tables:
+        """Ask row by row for the targets that are not observed; NaN for the others, which would only cost time."""
+        engine = self._engine
+        self._aim(targets)
+        sizes = {target: self._network.variable(target).domainSize() for target in targets}
+        found = {target: np.full((len(prepared), size), np.nan) for target, size in sizes.items()}
+        for row, observed in enumerate(prepared):
+            engine.setEvidence(observed)
+            for target in targets:
+                if target not in observed:
+                    found[target][row] = engine.posterior(target).toarray()
+        return found
+
+    def log_likelihood(self, prepared: list[dict[str, int]]) -> Any:
+        """Ask row by row."""
+        found = np.empty(len(prepared))
+        for row, observed in enumerate(prepared):
+            self._engine.setEvidence(observed)
+            found[row] = np.log(self._engine.evidenceProbability())
+        return found
+
+    def explanations(self, prepared: list[dict[str, int]]) -> list[Any]:
+        """Ask row by row."""
+        found = []
+        for observed in prepared:
+            self._engine.setEvidence(observed)
+            found.append(self._engine.mpe())
+        return found
+
+    def codes(self, explanations: list[Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Read the codes."""
+        return np.array([[state[name] for name in self._names] for state in explanations], dtype=np.uint8).T
+
+    def query(self, prepared: list[dict[str, int]], row: int, target: str) -> Any:
+        """Ask once."""
+        self._aim([target])
+        self._engine.setEvidence(prepared[row])
+        return self._engine.posterior(target).toarray()
+
+    def _aim(self, targets: Sequence[str]) -> None:
+        wanted = set(targets)
+        if wanted != self._targets and hasattr(self._engine, "setTargets"):
+            self._engine.setTargets(wanted)
+            self._targets = wanted
+
+
+class PyagrumFitter(Fitter):
+    """`BNLearner.learnParameters` on rows that it has read."""
+
+    def load(self, data: Dataset, parents: Mapping[str, Sequence[str]]) -> Any:
+        """Read the rows under a template network with the graph and all states."""
+        import pyagrum
+
+        template = pyagrum.BayesNet()
+        for variable in data.schema:
+            template.add(pyagrum.LabelizedVariable(variable.name, variable.name, list(variable.states)))
+        for node, its_parents in parents.items():
+            for parent in its_parents:
+                template.addArc(parent, node)
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            path = Path(folder, "rows.csv")
+            write_csv(data, path)
+            learner: Any = pyagrum.BNLearner
+            return learner(str(path), template), template
+
+    def fit(self, loaded: Any) -> Any:
+        """Estimate all tables."""
+        learner, template = loaded
+        return learner.learnParameters(template)
+
+    def table(self, fitted: Any, node: str, parents: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Read one table."""
+        table = fitted.cpt(node)
+        axes = list(table.names)[::-1]
+        return np.transpose(table.toarray(), [axes.index(name) for name in (*parents, node)])
+
+
+def pyagrum_network(pyagrum: Any, network: Network) -> Any:
+    """Build a network with the same float64 tables."""
+    made = pyagrum.BayesNet()
+    for variable in network.schema:
+        made.add(pyagrum.LabelizedVariable(variable.name, variable.name, list(variable.states)))
+    for node in network.nodes:
+        for parent in network.parents[node]:
+            made.addArc(parent, node)
+    for node in network.nodes:
+        family = (*network.parents[node], node)
+        table = made.cpt(node)
+        axes = [family.index(name) for name in list(table.names)[::-1]]
+        table[:] = np.ascontiguousarray(network.cpd(node).table.transpose(axes))
+    return made
 
 
 def write_csv(data: Dataset, path: Path) -> None:
