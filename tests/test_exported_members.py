@@ -6,6 +6,7 @@ import doctest
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -73,15 +74,36 @@ def test_importing_bnpipe_costs_nothing() -> None:
     assert not loaded_by("import bnpipe") & {"numpy", "pandas", *HEAVY}
 
 
-def test_learning_and_inference_need_only_numpy_and_pandas() -> None:
-    """A base install has nothing else, and each Airflow task pays for its imports."""
+FIT = (
+    "import bnpipe, pandas\n"
+    "data = bnpipe.Dataset.from_pandas(pandas.DataFrame({'a': ['x', 'y'], 'b': ['u', 'v']}))\n"
+    "network = bnpipe.fit(data, {'b': ('a',)})\n"
+)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["", "network.save('n.json')\nbnpipe.Network.load('n.json')", "bnpipe.compile(network)"],
+    ids=["fit", "load", "compile"],
+)
+def test_small_work_needs_only_numpy_and_pandas(statement: str, tmp_path: Path) -> None:
+    """Each Airflow task is a process of its own: numba's half second is paid by work that it makes quicker only."""
     already = loaded_by("import numpy, pandas")
-    loaded = loaded_by(
-        "import bnpipe, pandas\n"
-        "data = bnpipe.Dataset.from_pandas(pandas.DataFrame({'a': ['x', 'y'], 'b': ['u', 'v']}))\n"
-        "network = bnpipe.fit(data, {'b': ('a',)})\n"
-        "bnpipe.compile(network).posterior(data, targets=['b'])"
-    )
+    loaded = loaded_by(f"import os\nos.chdir({str(tmp_path)!r})\n{FIT}{statement}")
+    assert "bnpipe" in loaded
+    assert not loaded & ({"numba", "llvmlite", *HEAVY} - already)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["bnpipe.compile(network).posterior(data, targets=['b'])", "bnpipe.learn_structure(data)"],
+    ids=["answer", "learn"],
+)
+def test_learning_and_the_first_answer_need_numba_besides(statement: str) -> None:
+    """A base install has nothing else; numba itself takes scipy and yaml along where they are."""
+    already = loaded_by("import numpy, pandas, numba")
+    loaded = loaded_by(FIT + statement)
+    assert "numba" in loaded
     assert not loaded & (HEAVY - already)
 
 

@@ -93,7 +93,7 @@ def signature(network: Network, targets: tuple[str, ...]) -> Any:
 def requirements() -> list[str]:
     """Give what a process needs to load the model, pinned; where from is the installer's business."""
     pinned = [f"bnpipe=={bnpipe.__version__}"]
-    for package in ("mlflow", "numpy", "pandas"):
+    for package in ("mlflow", "numba", "numpy", "pandas"):
         try:
             pinned.append(f"{package}=={version(package)}")
         except PackageNotFoundError:  # mlflow-skinny under another name

@@ -146,7 +146,7 @@ BARE = """
     import sys
 
     BLOCKED = {
-        "airflow", "duckdb", "evidently", "fsspec", "great_expectations", "igraph", "matplotlib", "numba", "pgmpy",
+        "airflow", "duckdb", "evidently", "fsspec", "great_expectations", "igraph", "matplotlib", "pgmpy",
         "pyagrum", "pyarrow", "rich", "scipy", "sklearn",
     }
 

@@ -115,7 +115,7 @@ def test_requirements_are_given_not_inferred(registry: Registry, monkeypatch: py
     register(registry, started(registry))
     folder = Path(registry.connection.client.get_model_version_download_uri("flights", "1").removeprefix("file://"))
     requirements = (folder / "requirements.txt").read_text().split()
-    assert [line.split("==")[0] for line in requirements] == ["bnpipe", "mlflow", "numpy", "pandas"]
+    assert [line.split("==")[0] for line in requirements] == ["bnpipe", "mlflow", "numba", "numpy", "pandas"]
     assert (folder / "artifacts" / "network.bif").is_file()
     assert not list(folder.rglob("*.pkl"))
 
