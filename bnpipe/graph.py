@@ -168,6 +168,54 @@ def _meek(arc: Arc, directed: set[Arc], neighbours: Mapping[str, set[str]]) -> b
     )
 
 
+def consistent_extension(
+    nodes: Sequence[str], directed: Iterable[Arc], undirected: Iterable[Arc]
+) -> dict[str, tuple[str, ...]] | None:
+    """Direct the undirected pairs without a cycle and without a new collider of unjoined parents.
+
+    Parameters
+    ----------
+    nodes : sequence of str
+    directed, undirected : iterable of (str, str)
+
+    Returns
+    -------
+    dict of str to tuple of str, or None
+        Parents of each node; None if it can't be done.
+
+    References
+    ----------
+    Dor, D. & Tarsi, M. (1992). A simple algorithm to construct a consistent extension of a partially oriented graph.
+    UCLA R-185.
+    """
+    parents: dict[str, set[str]] = {node: set() for node in nodes}
+    children: dict[str, set[str]] = {node: set() for node in nodes}
+    open_to: dict[str, set[str]] = {node: set() for node in nodes}
+    for parent, child in directed:
+        parents[child].add(parent)
+        children[parent].add(child)
+    for one, other in undirected:
+        open_to[one].add(other)
+        open_to[other].add(one)
+    found: dict[str, tuple[str, ...]] = {}
+    left = list(nodes)
+    while left:
+        joined = {node: parents[node] | children[node] | open_to[node] for node in left}
+        sink = next((node for node in left if not children[node] and _all_joined(node, open_to[node], joined)), None)
+        if sink is None:
+            return None
+        found[sink] = tuple(node for node in nodes if node in joined[sink])
+        left.remove(sink)
+        for node in joined[sink]:
+            children[node].discard(sink)
+            open_to[node].discard(sink)
+    return {node: found[node] for node in nodes}
+
+
+def _all_joined(node: str, its_open: set[str], joined: Mapping[str, set[str]]) -> bool:
+    return all(joined[node] - {other} <= joined[other] for other in its_open)
+
+
 def graph_difference(before: Parents, after: Parents) -> GraphDifference:
     """Compare two graphs up to Markov equivalence.
 

@@ -16,13 +16,15 @@ Koller, D. & Friedman, N. (2009). Probabilistic Graphical Models, section 18.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from bnpipe.errors import DataError, shorten
+from bnpipe.schema import MISSING
 
 if TYPE_CHECKING:
     from bnpipe.data import Dataset
@@ -31,59 +33,63 @@ ScoreName = Literal["bic", "aic", "bdeu", "bds", "k2", "ll"]
 SCORES: Final[tuple[str, ...]] = get_args(ScoreName)
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+CodeArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
+WordArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
-_WIDEST_CODE: Final = 2**62
-_DENSE_CELLS: Final = 2**16
+_MOST_BITMAPS: Final = 16
+"""States of a variable that get a bitmap each; a variable with more has none."""
 
+_WORDS_A_ROW: Final = 4
+"""Words of bitmaps that are counted in the time that a histogram takes for one row (measured: 3 to 5)."""
 
-@dataclass(frozen=True, slots=True)
-class FamilyTable:
-    """The counts of one node given its parents, without the zeros.
-
-    Parameters
-    ----------
-    cells : float64 (n,)
-        N_ijk > 0, in rows.
-    configurations : float64 (m,)
-        N_ij > 0, in rows.
-    size : float
-        Number of parent configurations q, seen or not.
-    states : int
-        Number of states r of the node.
-    rows : float
-        Rows counted.
-    """
-
-    cells: FloatArray
-    configurations: FloatArray
-    size: float
-    states: int
-    rows: float
+_DENSE_SPAN: Final = 2**16
+_WIDEST_SPAN: Final = 2**26
+_NO_WEIGHTS: Final[IntArray] = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A score: its local function and what one arc costs beforehand.
+    """A score.
 
     Parameters
     ----------
     name : str
         As in a spec.
-    local : callable
-        ``local(table)`` gives nats.
-    arc_prior : float
-        Log prior of each arc, nats; 0 but for BDs.
+    equivalent_sample_size : float
+        In rows; of ``bdeu`` and ``bds``.
     """
 
     name: str
-    local: Callable[[FamilyTable], float]
-    arc_prior: float = 0.0
+    equivalent_sample_size: float = 10.0
+
+    @property
+    def arc_prior(self) -> float:
+        """Log prior of each arc, nats; 0 but for BDs."""
+        return -math.log(2.0) if self.name == "bds" else 0.0
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether Markov equivalent graphs have the same score."""
+        return self.name in {"bic", "aic", "bdeu", "ll"}
 
     def prior(self, nodes: int, arcs: int) -> float:
         """Log prior of a graph, nats (for BDs the marginal uniform prior of Scutari 2016)."""
         return self.arc_prior * (arcs + nodes * (nodes - 1) / 2)
+
+    def arguments(self, rows: int) -> tuple[int, float]:
+        """Give the kind and amount that the kernels take, for a sample of so many rows."""
+        from bnpipe.kernels.scoring import BDEU, BDS, K2, LIKELIHOOD
+
+        return {
+            "ll": (LIKELIHOOD, 0.0),
+            "bic": (LIKELIHOOD, 0.5 * math.log(rows)),
+            "aic": (LIKELIHOOD, 1.0),
+            "k2": (K2, 0.0),
+            "bdeu": (BDEU, self.equivalent_sample_size),
+            "bds": (BDS, self.equivalent_sample_size),
+        }[self.name]
 
 
 def make_score(name: str, equivalent_sample_size: float = 10.0) -> Score:
@@ -100,55 +106,91 @@ def make_score(name: str, equivalent_sample_size: float = 10.0) -> Score:
     DataError
         No such score, or a sample size that is not positive.
     """
-    if equivalent_sample_size <= 0:
+    if not equivalent_sample_size > 0:
         raise DataError(f"equivalent_sample_size of a score must be above 0, not {equivalent_sample_size}")
-    scores = {
-        "ll": Score("ll", _log_likelihood),
-        "bic": Score("bic", lambda table: _log_likelihood(table) - 0.5 * math.log(table.rows) * _parameters(table)),
-        "aic": Score("aic", lambda table: _log_likelihood(table) - _parameters(table)),
-        "k2": Score("k2", lambda table: _dirichlet(table, 1.0, table.states)),
-        "bdeu": Score("bdeu", lambda table: _bdeu(table, equivalent_sample_size)),
-        "bds": Score("bds", lambda table: _bds(table, equivalent_sample_size), arc_prior=-math.log(2.0)),
-    }
-    if name not in scores:
+    if name not in SCORES:
         raise DataError(f"no score is called {name!r}; choose one of {shorten(SCORES, limit=len(SCORES))}")
-    return scores[name]
+    return Score(name, float(equivalent_sample_size))
 
 
-def _parameters(table: FamilyTable) -> float:
-    return table.size * (table.states - 1)
+@dataclass(frozen=True, eq=False, slots=True)
+class Family:
+    """The non-empty cells of one family's table, in the order of (parents' states, child's state).
 
-
-def _log_likelihood(table: FamilyTable) -> float:
-    return float(table.cells @ np.log(table.cells) - table.configurations @ np.log(table.configurations))
-
-
-def _dirichlet(table: FamilyTable, per_cell: float, per_configuration: float) -> float:
-    """Log marginal likelihood of counts under Dirichlet priors, nats (Heckerman et al. 1995, eq. 28)."""
-    from scipy.special import gammaln
-
-    cells = gammaln(table.cells + per_cell).sum() - table.cells.size * math.lgamma(per_cell)
-    seen = table.configurations
-    return float(cells - gammaln(seen + per_configuration).sum() + seen.size * math.lgamma(per_configuration))
-
-
-def _bdeu(table: FamilyTable, ess: float) -> float:
-    return _dirichlet(table, ess / (table.size * table.states), ess / table.size)
-
-
-def _bds(table: FamilyTable, ess: float) -> float:
-    """BDs as pgmpy computes it: the cells' prior over all configurations, the configurations' over those seen.
-
-    Scutari's own formula spreads both over the seen ones; the two agree when every configuration was seen.
+    Parameters
+    ----------
+    members : tuple of int
+        Parents by number, then the child.
+    cells : int64 (n, members)
+        States.
+    totals : int64 (n,)
+        Rows of each cell, above 0 (under new weights a cell may have none).
+    starts : int64 (m + 1,)
+        Where the cells of each configuration that occurs begin.
+    size : float
+        Configurations of the parents, seen or not.
+    states : int
+        Of the child.
     """
-    seen = table.configurations.size
-    unseen = (table.size - seen) * math.lgamma(ess / seen)
-    return _dirichlet(table, ess / (table.size * table.states), ess / seen) - unseen
+
+    members: tuple[int, ...]
+    cells: IntArray
+    totals: IntArray
+    starts: IntArray
+    size: float
+    states: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bitmaps:
+    """One bit a row for each state of the variables that have few.
+
+    Parameters
+    ----------
+    words : uint64 (states of all variables, words)
+    firsts : tuple of int
+        The first bitmap of each variable; -1: it has none.
+    planes : uint64 (bits of the largest weight, words)
+        The rows' weights in binary; none: each row counts once.
+    """
+
+    words: WordArray
+    firsts: tuple[int, ...]
+    planes: WordArray
+
+    @classmethod
+    def of(cls, columns: Sequence[ByteArray], cardinalities: Sequence[int], weights: IntArray) -> Bitmaps:
+        """Write the bitmaps of these columns."""
+        from bnpipe.kernels.counting import pack_states
+
+        width = -(-columns[0].size // 64)
+        firsts, total = [], 0
+        for states in cardinalities:
+            firsts.append(total if states <= _MOST_BITMAPS else -1)
+            total += states if states <= _MOST_BITMAPS else 0
+        words = np.zeros((total, width), dtype=np.uint64)
+        for column, states, first in zip(columns, cardinalities, firsts, strict=True):
+            if first >= 0:
+                pack_states(column, words[first : first + states])
+        return cls(words, tuple(firsts), _planes(weights, width))
+
+    @property
+    def cost(self) -> int:
+        """Words to be read to count one cell."""
+        return int(self.words.shape[1]) * max(1, len(self.planes))
+
+
+def _planes(weights: IntArray, width: int) -> WordArray:
+    from bnpipe.kernels.counting import pack_weights
+
+    planes = np.zeros((int(weights.max(initial=0)).bit_length(), width), dtype=np.uint64)
+    pack_weights(weights, planes)
+    return planes
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The rows a search scores: complete, distinct rows with weights where that pays, columns in the order of names.
+    """The rows a search scores: complete ones, columns in the order of names.
 
     Because columns are in the order of names and rows only counted, neither the order of columns nor of rows in the
     data can change a score or break a tie.
@@ -161,17 +203,20 @@ class Sample:
         Codes among the states that occur.
     cardinalities : tuple of int
         States that occur.
-    weights : float64 (distinct rows,) or None
-        How many rows each stands for; None: one each.
-    rows : float
+    weights : int64 (distinct rows,)
+        How many rows each stands for; empty: one each.
+    rows : int
         Rows in all.
+    bitmaps : Bitmaps
+        Of the same rows, or of all of them with each counting once.
     """
 
     names: tuple[str, ...]
     columns: tuple[ByteArray, ...]
     cardinalities: tuple[int, ...]
-    weights: FloatArray | None
-    rows: float
+    weights: IntArray
+    rows: int
+    bitmaps: Bitmaps = field(repr=False)
 
     @classmethod
     def of(cls, data: Dataset, *, deduplicate: bool = True) -> Sample:
@@ -190,99 +235,225 @@ class Sample:
         if not complete.all():
             codes = [column[complete] for column in codes]
         columns, cardinalities = zip(*(_observed_states(column) for column in codes), strict=True)
-        sample = cls(names, columns, cardinalities, None, float(columns[0].size))
-        return sample.deduplicated() if deduplicate else sample
+        bitmaps = Bitmaps.of(columns, cardinalities, _NO_WEIGHTS)
+        whole = cls(names, columns, cardinalities, _NO_WEIGHTS, int(columns[0].size), bitmaps)
+        return whole.deduplicated() if deduplicate else whole
 
     def deduplicated(self) -> Sample:
         """Keep each distinct row once with its weight, if that at least halves the rows."""
+        if self._looks_distinct():
+            return self
         distinct, _ = self.distinct()
-        return distinct if distinct.columns[0].size * 2 <= self.columns[0].size else self
+        if distinct.columns[0].size * 2 > self.columns[0].size:
+            return self
+        return distinct if distinct.bitmaps.cost < self.bitmaps.cost else replace(distinct, bitmaps=self.bitmaps)
 
-    def distinct(self) -> tuple[Sample, IntArray]:
-        """Keep each distinct row once; give also which of them each row is, int64 (rows,)."""
-        key, _ = _radix(self.columns, self.cardinalities)
-        _, first, inverse, counts = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+    def _looks_distinct(self, tried: int = 2**14) -> bool:
+        """Whether among the first rows hardly any is repeated, so that looking at all of them would be in vain."""
+        if self.columns[0].size <= tried:
+            return False
+        first, _ = _distinct([column[:tried] for column in self.columns])
+        return first.size > 0.9 * tried
+
+    def distinct(self) -> tuple[Sample, CodeArray]:
+        """Keep each distinct row once; give also which of them each row is, int32 (rows,)."""
+        first, inverse = _distinct(self.columns)
         columns = tuple(np.ascontiguousarray(column[first]) for column in self.columns)
-        return replace(self, columns=columns, weights=counts.astype(np.float64)), inverse
+        weights = np.bincount(inverse, minlength=first.size).astype(np.int64)
+        bitmaps = Bitmaps.of(columns, self.cardinalities, weights)
+        return replace(self, columns=columns, weights=weights, bitmaps=bitmaps), inverse
 
-    def reweighted(self, weights: FloatArray) -> Sample:
-        """Count each row `weights` times instead; rows of weight zero are left out."""
-        kept = weights > 0
-        columns = tuple(column[kept] for column in self.columns)
-        return replace(self, columns=columns, weights=weights[kept].astype(np.float64), rows=float(weights.sum()))
+    def sorted(self) -> Sample:
+        """Put distinct rows into the order of their codes: then what is drawn from them does not hang on row order."""
+        order = np.lexsort(self.columns[::-1])
+        columns = tuple(np.ascontiguousarray(column[order]) for column in self.columns)
+        weights = self.weights[order]
+        bitmaps = Bitmaps.of(columns, self.cardinalities, weights)
+        return replace(self, columns=columns, weights=weights, bitmaps=bitmaps)
 
-    def table(self, child: int, parents: Sequence[int]) -> FamilyTable:
+    def reweighted(self, weights: IntArray) -> Sample:
+        """Count each row `weights` times instead, int64 (distinct rows,); nothing is copied."""
+        bitmaps = replace(self.bitmaps, planes=_planes(weights, self.bitmaps.words.shape[1]))
+        return replace(self, weights=weights, rows=int(weights.sum()), bitmaps=bitmaps)
+
+    @cached_property
+    def known(self) -> FloatArray:
+        """Give n ln n of small n, float64 (n,)."""
+        counts = np.arange(min(self.rows + 1, 2**16), dtype=np.float64)
+        return counts * np.log(np.maximum(counts, 1.0))
+
+    def family(self, child: int, parents: Sequence[int]) -> Family:
         """Count one family."""
-        return next(self.tables(child, parents, (None,)))
+        members = (*sorted(parents), child)
+        cardinalities = tuple(self.cardinalities[member] for member in members)
+        size = math.prod(float(states) for states in cardinalities[:-1])
+        if self._has_bitmaps(members) and size * cardinalities[-1] * self.bitmaps.cost < self._histogram_cost(members):
+            cells, totals = self._count_bitmaps(members, cardinalities)
+        else:
+            codes, cells = self.codes(members)
+            totals = self._count_codes(codes, len(cells))
+        starts = np.append(_starts(cells), len(cells))
+        return Family(members, cells, totals, starts, size, cardinalities[-1])
 
-    def tables(self, child: int, parents: Sequence[int], candidates: Sequence[int | None]) -> Iterator[FamilyTable]:
-        """Count the family of `child` given `parents` and each candidate in turn (None: no further parent).
+    def score(self, family: Family, score: Score) -> float:
+        """Score one family, nats; of BDs without its arcs' prior."""
+        from bnpipe.kernels.scoring import local_score
 
-        The radix code of (parents, child) is made once; a candidate takes the highest digit, the child the lowest.
-        """
-        states = self.cardinalities[child]
-        family = [*sorted(parents), child]
-        base, span = _radix([self.columns[i] for i in family], [self.cardinalities[i] for i in family])
-        size = math.prod(float(self.cardinalities[i]) for i in parents)
-        for candidate in candidates:
-            if candidate is None:
-                cells, configurations = self._count(base, span, states)
-                yield FamilyTable(cells, configurations, size, states, self.rows)
+        arguments = (*score.arguments(self.rows), family.totals, family.starts, 1, family.size, family.states)
+        return float(local_score(*arguments, self.known))
+
+    def score_extensions(self, family: Family, candidates: Sequence[int], score: Score) -> FloatArray:
+        """Score a family with each of the candidates as one parent more, float64 (candidates,), nats."""
+        scores = np.empty(len(candidates))
+        narrow = np.array([self._is_narrow(family, candidate) for candidate in candidates], dtype=bool)
+        if narrow.any():
+            chosen = [candidate for candidate, few in zip(candidates, narrow, strict=True) if few]
+            scores[narrow] = self._score_narrow(family, chosen, score)
+        if not narrow.all():
+            chosen = [candidate for candidate, few in zip(candidates, narrow, strict=True) if not few]
+            scores[~narrow] = self._score_wide(family, chosen, score)
+        return scores
+
+    def _is_narrow(self, family: Family, candidate: int) -> bool:
+        words = len(family.cells) * (self.cardinalities[candidate] - 1) * self.bitmaps.cost
+        return words < self._histogram_cost((candidate,)) and self._has_bitmaps((*family.members, candidate))
+
+    def _has_bitmaps(self, members: Sequence[int]) -> bool:
+        return all(self.bitmaps.firsts[member] >= 0 for member in members)
+
+    def _histogram_cost(self, members: Sequence[int]) -> int:
+        return _WORDS_A_ROW * self.columns[0].size * len(members)
+
+    def _count_bitmaps(self, members: tuple[int, ...], cardinalities: tuple[int, ...]) -> tuple[IntArray, IntArray]:
+        from bnpipe.kernels.counting import count_cells
+
+        cells = _grid(cardinalities)
+        totals = np.zeros(len(cells), dtype=np.int64)
+        count_cells(self.bitmaps.words, self.bitmaps.planes, self._bitmaps_of(members, cells), totals)
+        occupied = totals > 0
+        return cells[occupied], totals[occupied]
+
+    def _bitmaps_of(self, members: tuple[int, ...], cells: IntArray) -> IntArray:
+        return cells + np.array([self.bitmaps.firsts[member] for member in members], dtype=np.int64)
+
+    def _score_narrow(self, family: Family, candidates: Sequence[int], score: Score) -> FloatArray:
+        from bnpipe.kernels.counting import count_extended, score_tables
+
+        states = np.array([self.cardinalities[candidate] for candidate in candidates], dtype=np.int64)
+        firsts = np.array([self.bitmaps.firsts[candidate] for candidate in candidates], dtype=np.int64)
+        places = np.concatenate([[0], np.cumsum(states * len(family.cells))])
+        tables = np.zeros(places[-1], dtype=np.int64)
+        cells = self._bitmaps_of(family.members, family.cells)
+        words, planes = self.bitmaps.words, self.bitmaps.planes
+        count_extended(words, planes, cells, family.totals, firsts, states, places, tables)
+        scores = np.empty(len(candidates))
+        arguments = (tables, places, family.starts, states, family.size, family.states, self.known, scores)
+        score_tables(*score.arguments(self.rows), *arguments)
+        return scores
+
+    def _score_wide(self, family: Family, candidates: Sequence[int], score: Score) -> FloatArray:
+        from bnpipe.kernels.counting import count_pairs
+        from bnpipe.kernels.scoring import local_score
+
+        codes, cells = self.codes(family.members)
+        starts = np.append(_starts(cells), len(cells))
+        scores = np.empty(len(candidates))
+        for place, candidate in enumerate(candidates):
+            states = self.cardinalities[candidate]
+            table = np.zeros(len(cells) * states, dtype=np.int64)
+            count_pairs(codes, self.columns[candidate], states, self.weights, table)
+            arguments = (*score.arguments(self.rows), table, starts, states, family.size * states, family.states)
+            scores[place] = local_score(*arguments, self.known)
+        return scores
+
+    def codes(self, members: Sequence[int]) -> tuple[CodeArray, IntArray]:
+        """Give each row the number of its combination of states, int32 (rows,), and the states of each number."""
+        codes: CodeArray = np.zeros(self.columns[0].size, dtype=np.int32)
+        cells = np.zeros((1, 0), dtype=np.int64)
+        pending: list[int] = []
+        span = 1
+        for member in members:
+            states = self.cardinalities[member]
+            if span * states > _DENSE_SPAN and pending:
+                cells = self._renumber(codes, cells, pending)
+                span, pending = len(cells), []
+            if span * states > _WIDEST_SPAN:
+                codes, cells = self._sort_out(codes, cells, member)
+                span = len(cells)
             else:
-                states_added = self.cardinalities[candidate]
-                if span * states_added > _WIDEST_CODE:
-                    base, span = _compressed(base, states)
-                codes = np.multiply(self.columns[candidate], span, dtype=np.int64)
-                codes += base
-                cells, configurations = self._count(codes, span * states_added, states)
-                yield FamilyTable(cells, configurations, size * states_added, states, self.rows)
+                _append(codes, states, self.columns[member])
+                span, pending = span * states, [*pending, states]
+        return codes, self._renumber(codes, cells, pending) if pending else cells
 
-    def _count(self, codes: IntArray, span: int, states: int) -> tuple[FloatArray, FloatArray]:
-        """Give non-zero N_ijk and N_ij of `codes` below `span` whose lowest digit is the child's state."""
-        if span <= max(_DENSE_CELLS, 2 * codes.size):
-            table = np.bincount(codes, self.weights, minlength=span).reshape(-1, states)
-            configurations = table.sum(axis=1)
-            cells = table.ravel()
-            return _positive(cells), _positive(configurations)
-        distinct, inverse = np.unique(codes, return_inverse=True)
-        cells = np.bincount(inverse, self.weights)
-        starts = np.flatnonzero(np.diff(distinct // states, prepend=-1))
-        return _positive(cells), _positive(np.add.reduceat(cells, starts))
+    @staticmethod
+    def _renumber(codes: CodeArray, cells: IntArray, digits: Sequence[int]) -> IntArray:
+        """Make codes dense, in place, whose last digits are `digits` and whose first is a row of `cells`."""
+        from bnpipe.kernels.counting import renumber
+
+        span = len(cells) * math.prod(digits)
+        found = np.empty(min(span, codes.size), dtype=np.int32)
+        rest = found[: renumber(codes, np.zeros(span, dtype=np.int32), found)].astype(np.int64)
+        lowest = []
+        for states in reversed(digits):
+            lowest.append(rest % states)
+            rest //= states
+        return np.column_stack([cells[rest], *reversed(lowest)])
+
+    def _sort_out(self, codes: CodeArray, cells: IntArray, member: int) -> tuple[CodeArray, IntArray]:
+        """Append a digit where the table of all codes would be too large: by sorting."""
+        states = self.cardinalities[member]
+        found, inverse = np.unique(codes.astype(np.int64) * states + self.columns[member], return_inverse=True)
+        return inverse.astype(np.int32), np.column_stack([cells[found // states], found % states])
+
+    def _count_codes(self, codes: CodeArray, cells: int) -> IntArray:
+        from bnpipe.kernels.counting import count_codes
+
+        totals = np.zeros(cells, dtype=np.int64)
+        count_codes(codes, self.weights, totals)
+        return totals
 
 
-def _positive(counts: np.ndarray[Any, Any]) -> FloatArray:
-    return counts[counts > 0].astype(np.float64)
+def _append(codes: CodeArray, states: int, column: ByteArray) -> None:
+    from bnpipe.kernels.counting import append_digit
+
+    append_digit(codes, states, column, codes)
+
+
+@cache
+def _grid(cardinalities: tuple[int, ...]) -> IntArray:
+    """All combinations of states, int64 (n, members), the last member fastest."""
+    return np.indices(cardinalities, dtype=np.int64).reshape(len(cardinalities), -1).T.copy()
+
+
+def _starts(cells: IntArray) -> IntArray:
+    """Where each configuration of the parents begins."""
+    configurations = cells[:, :-1]
+    changes = (configurations[1:] != configurations[:-1]).any(axis=1)
+    return np.concatenate([[0], np.flatnonzero(changes) + 1]).astype(np.int64)
+
+
+def _distinct(columns: Sequence[ByteArray]) -> tuple[IntArray, CodeArray]:
+    """First row of each distinct one, in order, and which of them each row is."""
+    from bnpipe.kernels.tables import distinct_rows
+
+    first, inverse = distinct_rows(columns)
+    return first, inverse
 
 
 def _observed_states(column: ByteArray) -> tuple[ByteArray, int]:
-    """Recode a complete column to the states that occur."""
+    """Recode a complete column to the states that occur; a view of it where all do."""
     seen = np.bincount(column, minlength=256) > 0
+    count = int(seen.sum())
+    if seen[:count].all():
+        return column, count
     recode = (np.cumsum(seen) - 1).astype(np.uint8)
-    return recode[column], int(seen.sum())
-
-
-def _radix(columns: Sequence[ByteArray], cardinalities: Sequence[int]) -> tuple[IntArray, int]:
-    """Write each row as one number, the last column its lowest digit; give (codes, a bound above them)."""
-    codes, span = columns[0].astype(np.int64), cardinalities[0]
-    for column, cardinality in zip(columns[1:], cardinalities[1:], strict=True):
-        if span * cardinality > _WIDEST_CODE:
-            codes, span = _compressed(codes, 1)
-        codes *= cardinality
-        codes += column
-        span *= cardinality
-    return codes, span
-
-
-def _compressed(codes: IntArray, states: int) -> tuple[IntArray, int]:
-    """Renumber the codes densely, keeping the lowest digit (of `states` values)."""
-    distinct, inverse = np.unique(codes // states, return_inverse=True)
-    return inverse.astype(np.int64) * states + codes % states, distinct.size * states
+    return recode[column], count
 
 
 def _no_complete_rows(data: Dataset) -> str:
     if data.rows == 0:
         return "there are no rows to learn from"
-    missing = {name: int((data.column(name) == 255).sum()) for name in data.schema.names}
+    missing = {name: int((data.column(name) == MISSING).sum()) for name in data.schema.names}
     worst = sorted(missing, key=lambda name: -missing[name])[:3]
     shares = shorten(f"{name} missing in {missing[name]} of {data.rows} rows" for name in worst if missing[name])
     return f"no row is complete ({shares}); make missing a state of those variables or leave them out"

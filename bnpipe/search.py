@@ -2,7 +2,8 @@
 
 ``delta[p, c]`` is what the score gains when p is toggled among the parents of c; a reversal is two toggles. A move
 changes the parents of at most two children, and only their columns of the matrix are computed again, and of those
-only the entries that are legal moves. Family scores are cached by (child, parents).
+only the entries that are legal moves. What was computed for a child under one set of parents is kept, and is there
+again when the search comes back to that set.
 
 References
 ----------
@@ -14,13 +15,16 @@ Glover, F. (1989). Tabu search, part I. ORSA Journal on Computing 1, 190-206.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from bnpipe.scores import FloatArray, Sample, Score
+from bnpipe.graph import Parents, arcs_of
+from bnpipe.knowledge import Knowledge
+from bnpipe.scores import Family, FloatArray, IntArray, Sample, Score
 
 BoolMatrix: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Progress: TypeAlias = Callable[[int, float], None]
@@ -29,6 +33,15 @@ _TIE: Final = 1e-9
 _TURNS_A_STEP: Final = 5
 _FULL_TURNS: Final = 5
 _TOGGLE, _REVERSE = 0, 1
+_WORTH_THREADS: Final = 2_000_000
+"""Rows times families above which counting is shared out to threads: about a millisecond's work."""
+
+_CACHE_ENTRIES: Final = 2**25
+"""Family scores kept: 256 MiB."""
+
+
+class _OutOfTimeError(Exception):
+    """The time limit was reached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +60,19 @@ class Constraints:
     required: BoolMatrix
     max_parents: int
 
+    @classmethod
+    def of(cls, sample: Sample, knowledge: Knowledge, max_parents: int | None) -> Constraints:
+        """Write knowledge as matrices; a variable of which one state occurs gets no arcs but required ones."""
+        allowed = knowledge.allowed(sample.names)
+        constant = np.array(sample.cardinalities) < 2
+        allowed[constant] = False
+        allowed[:, constant] = False
+        required: dict[str, list[str]] = {}
+        for parent, child in knowledge.required:
+            required.setdefault(child, []).append(parent)
+        most = len(sample.names) if max_parents is None else max_parents
+        return cls(allowed, parent_matrix(required, sample.names), most)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -54,6 +80,13 @@ class Found:
 
     parents: BoolMatrix
     score: float
+
+    def named(self, names: Sequence[str], order: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Give the parents by name, nodes and parents in `order`; `names` are those of the matrix."""
+        index = {name: place for place, name in enumerate(names)}
+        return {
+            child: tuple(parent for parent in order if self.parents[index[parent], index[child]]) for child in order
+        }
 
 
 class HillClimber:
@@ -65,47 +98,73 @@ class HillClimber:
         Rows to score.
     score : Score
     constraints : Constraints
-        ``required`` is the graph to start from.
+    start : bool (n, n) or None
+        The graph to begin with, by [parent, child]; None: the required arcs.
+    threads : int or None
+        None: one a core.
+    max_seconds : float
+        When to stop where the search is; `cut` is then True.
     progress : callable or None
         Called as ``progress(moves, score)`` after each move.
     """
 
     def __init__(
-        self, sample: Sample, score: Score, constraints: Constraints, progress: Progress | None = None
+        self,
+        sample: Sample,
+        score: Score,
+        constraints: Constraints,
+        *,
+        start: BoolMatrix | None = None,
+        threads: int | None = 1,
+        max_seconds: float = math.inf,
+        progress: Progress | None = None,
     ) -> None:
         self.sample, self.score, self.constraints, self.progress = sample, score, constraints, progress
-        nodes = len(sample.names)
+        self.threads = threads
         self.moves = 0
-        self._cache: dict[tuple[int, frozenset[int]], float] = {}
+        self.cut = False
+        self._deadline = time.monotonic() + max_seconds
+        nodes = len(sample.names)
+        self._columns: dict[tuple[int, int], FloatArray] = {}
+        self._families: dict[tuple[int, int], tuple[Family, float]] = {}
         self._delta: FloatArray = np.full((nodes, nodes), np.nan)
         self._local = np.zeros(nodes)
+        self._masks = [0] * nodes
+        self._gains = np.empty((2, nodes, nodes))
+        self._stale: BoolMatrix = np.zeros((nodes, nodes), dtype=bool)
+        self._covered = np.empty((nodes * nodes, 2), dtype=np.int64)
         self._parents: BoolMatrix = np.zeros((nodes, nodes), dtype=bool)
-        self._reach = self._parents.copy()
-        self._set(constraints.required, range(nodes))
+        self._above = self._parents.copy()
+        self._set(constraints.required if start is None else start, range(nodes))
 
     def search(self, *, tabu: int = 0, restarts: int = 0, seed: int = 0) -> Found:
         """Climb, walk on with a tabu list if asked, then again from disturbed copies of the best graph."""
-        best = self._ascend(tabu, np.random.default_rng((seed, 0)))
-        for restart in range(1, restarts + 1):
-            rng = np.random.default_rng((seed, restart))
-            self._restore(best)
-            self._disturb(rng)
-            best = self._better(best, self._ascend(tabu, rng))
-        return best
+        self._best = self._found()
+        try:
+            self._ascend(tabu, np.random.default_rng((seed, 0)))
+            for restart in range(1, restarts + 1):
+                rng = np.random.default_rng((seed, restart))
+                self._restore(self._best)
+                self._disturb(rng)
+                self._ascend(tabu, rng)
+        except _OutOfTimeError:
+            self.cut = True
+            self._keep(self._found())
+        return self._best
 
-    def _ascend(self, tabu: int, rng: np.random.Generator) -> Found:
+    def _ascend(self, tabu: int, rng: np.random.Generator) -> None:
         """Climb; from an optimum on through equivalent graphs, `_FULL_TURNS` times in vain; then downhill if asked."""
         best = self._climb(rng)
         patience = _FULL_TURNS
         while patience:
             self._restore(best)
             self._turn(rng, int(best.parents.sum()))
-            found = self._better(best, self._climb(rng))
-            best, patience = (best, patience - 1) if found is best else (found, _FULL_TURNS)
+            found = self._climb(rng)
+            best, patience = (found, _FULL_TURNS) if self._is_better(found, best) else (best, patience - 1)
+        self._keep(best)
         if tabu:
             self._restore(best)
-            best = self._walk(best, tabu, rng)
-        return best
+            self._keep(self._walk(best, tabu, rng))
 
     def _climb(self, rng: np.random.Generator) -> Found:
         while self._step():
@@ -123,27 +182,35 @@ class HillClimber:
         free_from = np.zeros(self._parents.shape, dtype=np.int64)
         moment, patience = 0, tabu
         while patience:
-            gains, here = self._gains(), self._found().score
+            gains, here = self._fill_gains(), self._current()
             left_alone = (free_from > moment) & (here + gains <= best.score + self._slack(here))
             gains[left_alone] = -np.inf
             gains[_REVERSE][np.abs(gains[_REVERSE]) <= _TIE * max(1.0, abs(here))] = -np.inf
-            if (move := self._best(gains)) is None:
+            if (move := self._first_best(gains)) is None:
                 break
             self._make(move)
             moment += 1
             pair = move[1:]
             free_from[pair] = free_from[pair[::-1]] = moment + tenure
-            found = self._better(best, self._found())
-            best, patience = (best, patience - 1) if found is best else (found, tabu)
+            better = self._current() > best.score + self._slack(best.score)
+            best, patience = (self._found(), tabu) if better else (best, patience - 1)
             self._turn(rng, _TURNS_A_STEP)
         return best
 
-    def _better(self, best: Found, found: Found) -> Found:
-        return found if found.score > best.score + self._slack(best.score) else best
+    def _is_better(self, found: Found, best: Found) -> bool:
+        return found.score > best.score + self._slack(best.score)
+
+    def _keep(self, found: Found) -> None:
+        """Remember a graph that is better than all before."""
+        if self._is_better(found, self._best):
+            self._best = found
+
+    def _current(self) -> float:
+        prior = self.score.prior(len(self._local), int(self._parents.sum()))
+        return math.fsum(self._local) + prior
 
     def _found(self) -> Found:
-        prior = self.score.prior(len(self._local), int(self._parents.sum()))
-        return Found(self._parents.copy(), math.fsum(self._local) + prior)
+        return Found(self._parents.copy(), self._current())
 
     @staticmethod
     def _slack(score: float) -> float:
@@ -152,102 +219,132 @@ class HillClimber:
 
     def _step(self) -> bool:
         """Make the best legal move if it goes up."""
-        gains = self._gains()
-        gains[gains <= self._slack(math.fsum(self._local))] = -np.inf
-        move = self._best(gains)
-        if move is not None:
-            self._make(move)
-        return move is not None
+        gains = self._fill_gains()
+        move = self._first_best(gains)
+        if move is None or gains[move] <= self._slack(math.fsum(self._local)):
+            return False
+        self._make(move)
+        return True
 
-    def _gains(self) -> FloatArray:
+    def _fill_gains(self) -> FloatArray:
         """Tell what each move brings, nats, (2, n, n) by kind, parent and child; -inf where it is not legal."""
-        toggles, reversals = self._legal()
-        self._fill(toggles | reversals | reversals.T)
-        gains = np.full((2, *toggles.shape), -np.inf)
-        gains[_TOGGLE][toggles] = self._delta[toggles]
-        gains[_REVERSE][reversals] = (self._delta + self._delta.T)[reversals]
-        return gains
+        from bnpipe.kernels.moves import legal_gains
+
+        limits = self.constraints
+        arguments = (self._parents, self._above, limits.allowed, limits.required, limits.max_parents, self._delta)
+        if legal_gains(*arguments, self._gains, self._stale):
+            self._fill()
+            legal_gains(*arguments, self._gains, self._stale)
+        return self._gains
 
     @staticmethod
-    def _best(gains: FloatArray) -> tuple[int, int, int] | None:
+    def _first_best(gains: FloatArray) -> tuple[int, int, int] | None:
         """Choose the largest gain; of equal ones, which rounding tells apart, the first by name."""
-        best = gains.max(initial=-np.inf)
-        if best == -np.inf:
+        from bnpipe.kernels.moves import first_best
+
+        place = int(first_best(gains.reshape(-1), _TIE))
+        if place < 0:
             return None
-        first = int(np.flatnonzero(gains >= best - _TIE * max(1.0, abs(best)))[0])
-        kind, parent, child = (int(place) for place in np.unravel_index(first, gains.shape))
+        kind, parent, child = (int(axis) for axis in np.unravel_index(place, gains.shape))
         return kind, parent, child
 
     def _make(self, move: tuple[int, int, int]) -> None:
         self._move(*move)
         self.moves += 1
         if self.progress is not None:
-            self.progress(self.moves, self._found().score)
+            self.progress(self.moves, self._current())
 
-    def _legal(self) -> tuple[BoolMatrix, BoolMatrix]:
-        """Give the toggles (adds and deletes) and the reversals that keep every constraint."""
-        parents, limits = self._parents, self.constraints
-        room = parents.sum(axis=0) < limits.max_parents
-        adds = limits.allowed & ~parents & ~self._reach.T & room[None, :]
-        deletes = parents & ~limits.required
-        reversals = deletes & limits.allowed.T & room[:, None]
-        tails, heads = np.nonzero(reversals)
-        detour = (parents[tails] & self._reach[:, heads].T).any(axis=1)
-        reversals[tails[detour], heads[detour]] = False
-        return adds | deletes, reversals
+    def _fill(self) -> None:
+        """Compute the stale entries of the delta matrix that are not in the cache."""
+        self._forget()
+        work: list[tuple[int, list[int]]] = []
+        children = np.flatnonzero(self._stale.any(axis=0)).tolist()
+        for child in children:
+            wanted = np.flatnonzero(self._stale[:, child] & np.isnan(self._column(child)))
+            present = self._parents[wanted, child]
+            for parent in wanted[present].tolist():
+                self._column(child)[parent] = self._family(child, self._masks[child] ^ (1 << parent))[1]
+            if not present.all():
+                work.append((child, wanted[~present].tolist()))
+        self._score_additions(work)
+        for child in children:
+            sign = np.where(self._parents[:, child], -1.0, 1.0)
+            self._delta[:, child] = self._column(child) - self._local[child] + sign * self.score.arc_prior
 
-    def _fill(self, needed: BoolMatrix) -> None:
-        """Compute the entries of the delta matrix that are needed and not known."""
-        stale = needed & np.isnan(self._delta)
-        for child in np.flatnonzero(stale.any(axis=0)).tolist():
-            parents = frozenset(np.flatnonzero(self._parents[:, child]).tolist())
-            toggled = np.flatnonzero(stale[:, child]).tolist()
-            self._score_additions(child, parents, [node for node in toggled if node not in parents])
-            for node in toggled:
-                sign = -1.0 if node in parents else 1.0
-                gain = self._family(child, parents ^ {node}) - self._local[child]
-                self._delta[node, child] = gain + sign * self.score.arc_prior
+    def _score_additions(self, work: list[tuple[int, list[int]]]) -> None:
+        """Score children with one parent more; threads share out the candidates, each of which is one thread's."""
+        from bnpipe.kernels import in_threads
 
-    def _score_additions(self, child: int, parents: frozenset[int], added: list[int]) -> None:
-        """Put the scores of `child` with one parent more into the cache, counting from one shared radix code."""
-        unknown = [node for node in added if (child, parents | {node}) not in self._cache]
-        for node, table in zip(unknown, self.sample.tables(child, tuple(parents), unknown), strict=True):
-            self._cache[child, parents | {node}] = self.score.local(table)
+        families = sum(len(candidates) for _, candidates in work)
+        worth = families * self.sample.columns[0].size > _WORTH_THREADS
+        parts = [(child, part) for child, candidates in work for part in _parts(candidates, 2 if worth else 1)]
 
-    def _family(self, child: int, parents: frozenset[int]) -> float:
-        key = (child, parents)
-        if key not in self._cache:
-            self._cache[key] = self.score.local(self.sample.table(child, tuple(parents)))
-        return self._cache[key]
+        def score(part: tuple[int, list[int]]) -> None:
+            self._check_time()
+            child, candidates = part
+            family, _ = self._family(child, self._masks[child])
+            self._column(child)[candidates] = self.sample.score_extensions(family, candidates, self.score)
+
+        in_threads(score, parts, self.threads if worth else 1)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise _OutOfTimeError
+
+    def _column(self, child: int) -> FloatArray:
+        """Scores of `child` with each other node toggled among its parents, float64 (n,); NaN where not computed."""
+        key = child, self._masks[child]
+        if key not in self._columns:
+            self._columns[key] = np.full(len(self._local), np.nan)
+        return self._columns[key]
+
+    def _family(self, child: int, mask: int) -> tuple[Family, float]:
+        """Count and score a family; the parents are the bits of `mask`."""
+        key = child, mask
+        if key not in self._families:
+            family = self.sample.family(child, _bits(mask))
+            self._families[key] = family, self.sample.score(family, self.score)
+        return self._families[key]
+
+    def _forget(self) -> None:
+        """Empty a cache that has grown too large; what is needed is computed again."""
+        if len(self._columns) * len(self._local) > _CACHE_ENTRIES:
+            self._columns.clear()
+            self._families.clear()
 
     def _move(self, kind: int, parent: int, child: int) -> None:
         present = bool(self._parents[parent, child])
-        self._parents[parent, child] = not present
+        self._toggle(parent, child)
         if present:
-            self._disconnected(parent)
+            self._disconnected(child)
         if kind == _REVERSE:
-            self._parents[child, parent] = True
+            self._toggle(child, parent)
             self._connected(child, parent)
             self._changed(parent)
         elif not present:
             self._connected(parent, child)
         self._changed(child)
 
+    def _toggle(self, parent: int, child: int) -> None:
+        self._parents[parent, child] = not self._parents[parent, child]
+        self._masks[child] ^= 1 << parent
+
     def _changed(self, child: int) -> None:
         self._delta[:, child] = np.nan
-        self._local[child] = self._family(child, frozenset(np.flatnonzero(self._parents[:, child]).tolist()))
+        self._local[child] = self._family(child, self._masks[child])[1]
 
     def _connected(self, parent: int, child: int) -> None:
-        above, below = self._reach[:, parent].copy(), self._reach[child].copy()
-        above[parent] = below[child] = True
-        self._reach |= np.outer(above, below)
+        from bnpipe.kernels.moves import connect
 
-    def _disconnected(self, parent: int) -> None:
-        """Find again what `parent` and its ancestors reach; who reached fewer nodes comes first: children before."""
-        touched = [*np.flatnonzero(self._reach[:, parent]).tolist(), parent]
-        for node in sorted(touched, key=self._reach.sum(axis=1).__getitem__):
-            children = self._parents[node]
-            self._reach[node] = children | self._reach[children].any(axis=0)
+        connect(self._above, parent, child)
+
+    def _disconnected(self, child: int) -> None:
+        """Find again what stands above `child` and all below it; who had less above comes first: parents first."""
+        from bnpipe.kernels.moves import disconnect
+
+        touched: IntArray = np.append(np.flatnonzero(self._above[:, child]), child)
+        in_order = touched[np.argsort(self._above[touched].sum(axis=1), kind="stable")]
+        disconnect(self._parents, in_order, self._above)
 
     def _restore(self, found: Found) -> None:
         changed = (self._parents != found.parents).any(axis=0)
@@ -255,20 +352,26 @@ class HillClimber:
 
     def _set(self, parents: BoolMatrix, changed: Iterable[int]) -> None:
         self._parents = parents.copy()
-        self._reach = np.zeros_like(parents)
+        self._above = np.zeros_like(parents)
         for parent, child in np.argwhere(parents).tolist():
             self._connected(parent, child)
         for child in changed:
+            self._masks[child] = sum(1 << parent for parent in np.flatnonzero(parents[:, child]).tolist())
             self._changed(child)
 
     def _disturb(self, rng: np.random.Generator) -> None:
         """Make random legal moves, about a quarter as many as there are arcs."""
+        from bnpipe.kernels.moves import legal_gains
+
+        limits = self.constraints
         for _ in range(2 + int(self._parents.sum()) // 4):
-            choices = np.flatnonzero(np.stack(self._legal()))
+            arguments = (self._parents, self._above, limits.allowed, limits.required, limits.max_parents)
+            legal_gains(*arguments, np.zeros_like(self._delta), self._gains, self._stale)
+            choices = np.flatnonzero(self._gains == 0.0)
             if not choices.size:
                 return
-            move = np.unravel_index(int(rng.choice(choices)), (2, *self._parents.shape))
-            self._move(*(int(i) for i in move))
+            move = np.unravel_index(int(rng.choice(choices)), self._gains.shape)
+            self._move(*(int(axis) for axis in move))
 
     def _turn(self, rng: np.random.Generator, times: int) -> None:
         """Reverse random covered arcs where that does not change the score; such reversals never close a cycle.
@@ -276,19 +379,40 @@ class HillClimber:
         An optimum may be one only as it is drawn: Markov equivalent graphs have other neighbours. Turning arcs on the
         way keeps an accident of direction from becoming a wrong collider (Castelo & Kocka 2003, section 4).
         """
+        from bnpipe.kernels.moves import covered_arcs
+
         limits = self.constraints
         for _ in range(times):
-            room = self._parents.sum(axis=0) < limits.max_parents
-            tails, heads = np.nonzero(self._parents & ~limits.required & limits.allowed.T & room[:, None])
-            covered = np.flatnonzero((self._parents[:, tails] ^ self._parents[:, heads]).sum(axis=0) == 1)
-            if not covered.size:
+            self._check_time()
+            count = covered_arcs(self._parents, limits.allowed, limits.required, limits.max_parents, self._covered)
+            if not count:
                 return
-            chosen = int(covered[rng.integers(covered.size)])
-            self._turn_arc(int(tails[chosen]), int(heads[chosen]))
+            parent, child = self._covered[rng.integers(count)].tolist()
+            self._turn_arc(parent, child)
 
     def _turn_arc(self, parent: int, child: int) -> None:
-        above = frozenset(np.flatnonzero(self._parents[:, parent]).tolist())
-        turned = self._family(parent, above | {child}) + self._family(child, above)
+        above = self._masks[parent]
+        turned = self._family(parent, above | (1 << child))[1] + self._family(child, above)[1]
         drawn = float(self._local[parent] + self._local[child])
         if abs(turned - drawn) <= _TIE * max(1.0, abs(drawn)):
             self._move(_REVERSE, parent, child)
+
+
+def parent_matrix(parents: Parents, names: Sequence[str]) -> BoolMatrix:
+    """Write a graph as bool (n, n) by [parent, child]."""
+    index = {name: place for place, name in enumerate(names)}
+    matrix = np.zeros((len(names), len(names)), dtype=bool)
+    for parent, child in arcs_of(parents):
+        matrix[index[parent], index[child]] = True
+    return matrix
+
+
+def _bits(mask: int) -> list[int]:
+    """Places of the bits that are set."""
+    return [place for place in range(mask.bit_length()) if mask >> place & 1]
+
+
+def _parts(items: list[int], count: int) -> list[list[int]]:
+    """Cut a list into `count` parts of nearly the same length, none of them empty."""
+    size = -(-len(items) // count)
+    return [items[first : first + size] for first in range(0, len(items), size)]

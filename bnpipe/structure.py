@@ -6,8 +6,9 @@ missingness. Make missing a state where it matters.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,15 @@ from bnpipe.graph import (
 )
 from bnpipe.knowledge import Knowledge
 from bnpipe.scores import SCORES, Sample, make_score
-from bnpipe.search import Constraints, Found, HillClimber, Progress
+from bnpipe.search import Constraints, HillClimber, Progress, parent_matrix
+from bnpipe.strength import ArcStrength, arc_strength
 
 if TYPE_CHECKING:
     from bnpipe.data import Dataset
 
 __all__ = [
     "SCORES",
+    "ArcStrength",
     "Audit",
     "GraphDifference",
     "LearnedStructure",
@@ -66,6 +69,8 @@ class LearnedStructure:
         Wall-clock time.
     rows : int
         Rows scored: those complete in every variable.
+    cut : bool
+        Whether the time limit ended the search; the graph is the best met until then.
     """
 
     parents: dict[str, tuple[str, ...]]
@@ -74,6 +79,7 @@ class LearnedStructure:
     moves: int
     seconds: float
     rows: int
+    cut: bool = False
 
     @property
     def arcs(self) -> tuple[Arc, ...]:
@@ -112,6 +118,8 @@ def learn_structure(  # noqa: PLR0917
     progress: Progress | None = None,
     *,
     equivalent_sample_size: float = 10.0,
+    start: Parents | None = None,
+    max_seconds: float | None = None,
 ) -> LearnedStructure:
     """Learn a graph by hill climbing: the best of adding, deleting or reversing an arc until nothing helps.
 
@@ -137,11 +145,16 @@ def learn_structure(  # noqa: PLR0917
     seed : int
         Of the turns and disturbances.
     threads : int or None
-        For the counting. The numpy kernels run in one thread whatever is given here.
+        For the counting; None: one a core. The graph is the same for any number.
     progress : callable or None
         Called as ``progress(moves, score)`` after each move.
     equivalent_sample_size : float
         In rows, of ``bdeu`` and ``bds``.
+    start : mapping of str to sequence of str or None
+        The graph to begin with; a variable that is not named has no parents. None: the required arcs.
+    max_seconds : float or None
+        Wall-clock time after which the best graph met so far is returned, with `cut` set. A search that was cut
+        depends on the machine's speed; one that was not does not.
 
     Returns
     -------
@@ -150,24 +163,31 @@ def learn_structure(  # noqa: PLR0917
     Raises
     ------
     DataError
-        No complete row, or an option out of its range.
+        No complete row, an option out of its range, or a start that names what is no variable.
     KnowledgeError
-        The knowledge contradicts itself, or the result breaks it.
+        The knowledge contradicts itself, or the start or the result breaks it.
     """
     started = time.perf_counter()
     _check_options(max_parents=max_parents, tabu=tabu, restarts=restarts, threads=threads)
     knowledge = knowledge or Knowledge()
     knowledge.check(data.schema.names, max_parents)
+    begin = None if start is None else _checked_start(start, data.schema.names, knowledge, max_parents)
     sample = Sample.of(data)
     climber = HillClimber(
-        sample, make_score(score, equivalent_sample_size), _constraints(sample, knowledge, max_parents), progress
+        sample,
+        make_score(score, equivalent_sample_size),
+        Constraints.of(sample, knowledge, max_parents),
+        start=None if begin is None else parent_matrix(begin, sample.names),
+        threads=threads,
+        max_seconds=_seconds(max_seconds) - (time.perf_counter() - started),
+        progress=progress,
     )
     found = climber.search(tabu=tabu, restarts=restarts, seed=seed)
-    parents = _named(found, sample.names, data.schema.names)
+    parents = found.named(sample.names, data.schema.names)
     if broken := knowledge.violations(parents, max_parents):
         raise KnowledgeError(f"the learned graph breaks what was asked: {shorten(broken)}; please report this")
     seconds = time.perf_counter() - started
-    return LearnedStructure(parents, found.score, score, climber.moves, seconds, int(sample.rows))
+    return LearnedStructure(parents, found.score, score, climber.moves, seconds, sample.rows, climber.cut)
 
 
 def score_structure(
@@ -197,133 +217,27 @@ def score_structure(
     if strange := {*parents, *(name for names in parents.values() for name in names)} - set(index):
         raise DataError(f"the graph names what is no variable: {shorten(sorted(strange))}")
     families = [(index[name], [index[parent] for parent in parents.get(name, ())]) for name in sample.names]
-    total = sum(scorer.local(sample.table(child, its_parents)) for child, its_parents in families)
+    total = math.fsum(sample.score(sample.family(child, its_parents), scorer) for child, its_parents in families)
     return total + scorer.prior(len(index), sum(len(its_parents) for _, its_parents in families))
 
 
-def arc_strength(
-    data: Dataset,
-    *,
-    score: str = "bic",
-    max_parents: int | None = None,
-    knowledge: Knowledge | None = None,
-    bootstraps: int = 100,
-    tabu: int = 0,
-    seed: int = 0,
-    progress: Progress | None = None,
-    equivalent_sample_size: float = 10.0,
-) -> dict[Arc, float]:
-    """Learn again on resampled clusters, or rows where there are no clusters, and count how often each arc comes back.
-
-    An arc counts in a replicate that holds it or could hold it without saying anything else: where its direction is
-    reversible given the data (Markov equivalence) and the knowledge, both directions count. So the share says how far
-    the data support an arc as drawn, and shares of the two directions may add up to more than 1.
-
-    Parameters
-    ----------
-    data : Dataset
-        Whole clusters are drawn with replacement, as rows of one cluster are not independent.
-    score, max_parents, knowledge, tabu, equivalent_sample_size
-        As in :func:`learn_structure`.
-    bootstraps : int
-        Number of replicates.
-    seed : int
-        Of the resampling.
-    progress : callable or None
-        Called as ``progress(replicate, score)`` after each replicate.
-
-    Returns
-    -------
-    dict of (str, str) to float
-        Share of replicates, for every (parent, child) met at least once, in the order of names.
-
-    Raises
-    ------
-    DataError, KnowledgeError
-        As :func:`learn_structure`.
-
-    References
-    ----------
-    Friedman, N., Goldszmidt, M. & Wyner, A. (1999). Data analysis with Bayesian networks: a bootstrap approach. UAI.
-    """
-    _check_options(max_parents=max_parents, tabu=tabu, bootstraps=bootstraps)
-    if bootstraps < 1:
-        raise DataError("arc strength needs at least one bootstrap")
-    knowledge = knowledge or Knowledge()
-    knowledge.check(data.schema.names, max_parents)
-    resampler = _Resampler.of(data)
-    limits = _constraints(resampler.sample, knowledge, max_parents)
-    scorer = make_score(score, equivalent_sample_size)
-    met: dict[Arc, int] = {}
-    for replicate in range(bootstraps):
-        drawn = resampler.draw(np.random.default_rng((seed, replicate)))
-        found = HillClimber(drawn, scorer, limits).search(tabu=tabu)
-        for arc in _supported(_named(found, drawn.names, drawn.names), knowledge):
-            met[arc] = met.get(arc, 0) + 1
-        if progress is not None:
-            progress(replicate + 1, found.score)
-    return {arc: met[arc] / bootstraps for arc in sorted(met)}
+def _checked_start(
+    start: Parents, names: Sequence[str], knowledge: Knowledge, max_parents: int | None
+) -> dict[str, tuple[str, ...]]:
+    if strange := {*start, *(name for its in start.values() for name in its)} - set(names):
+        raise DataError(f"the start graph names what is no variable: {shorten(sorted(strange))}")
+    graph = {name: tuple(start.get(name, ())) for name in names}
+    if broken := knowledge.violations(graph, max_parents):
+        raise KnowledgeError(f"the start graph is not allowed: {shorten(broken)}")
+    return graph
 
 
-@dataclass(frozen=True, eq=False)
-class _Resampler:
-    """Draws clusters by giving rows new weights; rows are never copied.
-
-    ``rows`` are the distinct row of each data row and ``clusters`` its cluster (None: rows are independent).
-    """
-
-    sample: Sample
-    rows: np.ndarray[Any, np.dtype[np.int64]]
-    clusters: np.ndarray[Any, np.dtype[np.int64]] | None
-
-    @classmethod
-    def of(cls, data: Dataset) -> _Resampler:
-        whole = Sample.of(data, deduplicate=False)
-        sample, rows = whole.distinct()
-        if data.clusters is None:
-            return cls(sample, rows, None)
-        return cls(sample, rows, np.unique(data.clusters[data.complete], return_inverse=True)[1])
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        distinct = self.sample.columns[0].size
-        if self.clusters is None:
-            assert self.sample.weights is not None
-            weights = rng.multinomial(int(self.sample.rows), self.sample.weights / self.sample.rows)
-            return self.sample.reweighted(weights.astype(np.float64))
-        count = int(self.clusters.max()) + 1
-        times = np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)
-        return self.sample.reweighted(
-            np.bincount(self.rows, times[self.clusters], minlength=distinct).astype(np.float64)
-        )
-
-
-def _supported(parents: Parents, knowledge: Knowledge) -> list[Arc]:
-    names = list(parents)
-    allowed = knowledge.allowed(names)
-    index = {name: place for place, name in enumerate(names)}
-    required = set(knowledge.required)
-    fixed = [arc for arc in arcs_of(parents) if arc in required or not allowed[index[arc[1]], index[arc[0]]]]
-    graph = cpdag(parents, fixed)
-    return [*graph.directed, *graph.undirected, *((child, parent) for parent, child in graph.undirected)]
-
-
-def _constraints(sample: Sample, knowledge: Knowledge, max_parents: int | None) -> Constraints:
-    names = sample.names
-    index = {name: place for place, name in enumerate(names)}
-    allowed = knowledge.allowed(names)
-    constant = np.array(sample.cardinalities) < 2
-    allowed[constant] = False
-    allowed[:, constant] = False
-    required = np.zeros_like(allowed)
-    for parent, child in knowledge.required:
-        required[index[parent], index[child]] = True
-    return Constraints(allowed, required, len(names) if max_parents is None else max_parents)
-
-
-def _named(found: Found, names: tuple[str, ...], order: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Give the graph with nodes and parents in `order`."""
-    index = {name: place for place, name in enumerate(names)}
-    return {child: tuple(parent for parent in order if found.parents[index[parent], index[child]]) for child in order}
+def _seconds(limit: float | None) -> float:
+    if limit is None:
+        return math.inf
+    if not limit > 0:
+        raise DataError(f"max_seconds must be above 0, not {limit!r}")
+    return float(limit)
 
 
 def _check_options(**options: int | None) -> None:

@@ -73,24 +73,61 @@ def test_declared_states_that_never_occur_change_nothing():
         )
 
 
-@given(seed=st.integers(0, 10**6))
+@given(seed=st.integers(0, 10**6), states=st.integers(1, 20))
 @settings(max_examples=15)
-def test_dense_sparse_weighted_and_compressed_counting_agree(seed: int):
-    """The same cells come out whichever way a family is counted."""
-    frame, _ = random_rows(seed, 150, 6, 4)
+def test_bitmaps_histograms_sorting_and_weights_count_alike(seed: int, states: int):
+    """The same cells come out whichever way a family is counted, and they are those of pandas."""
+    frame, _ = random_rows(seed, 150, 6, states)
+    plain = Sample.of(Dataset.from_pandas(frame), deduplicate=False)
+    weighted, inverse = plain.distinct()
+    assert np.array_equal(np.bincount(inverse), weighted.weights)
+    ways = {"_WORDS_A_ROW": (0, 10**6), "_DENSE_SPAN": (1, 2**16), "_WIDEST_SPAN": (1, 2**26)}
+    members = [plain.columns[place] for place in (1, 2, 3, 0)]
+    expected = pd.DataFrame(dict(enumerate(members))).value_counts().sort_index()
+    for name, values in ways.items():
+        for value in values:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(scores, name, value)
+                for sample in (plain, weighted, weighted.reweighted(weighted.weights)):
+                    family = sample.family(0, (3, 1, 2))
+                    assert family.members == (1, 2, 3, 0)
+                    assert np.array_equal(family.cells, np.array(expected.index.tolist()))
+                    assert np.array_equal(family.totals, expected.to_numpy())
+                    configurations = expected.groupby(level=[0, 1, 2]).size()
+                    assert np.array_equal(np.diff(family.starts), configurations.to_numpy())
+
+
+@pytest.mark.parametrize("score", SCORES)
+@given(seed=st.integers(0, 10**6), states=st.integers(1, 20))
+@settings(max_examples=6)
+def test_a_parent_more_scores_as_the_family_with_it(score: str, seed: int, states: int):
+    """Scoring many candidates at once gives what scoring each family alone gives, by bitmaps and by histograms."""
+    frame, _ = random_rows(seed, 150, 6, states)
+    chosen = make_score(score, 2.0)
     plain = Sample.of(Dataset.from_pandas(frame), deduplicate=False)
     weighted, _ = plain.distinct()
-    with pytest.MonkeyPatch.context() as patch:
-        dense = list(plain.tables(0, (1, 2, 3), (None, 4, 5)))
-        grouped = list(weighted.tables(0, (1, 2, 3), (None, 4, 5)))
-        patch.setattr(scores, "_DENSE_CELLS", 0)
-        patch.setattr(scores, "_WIDEST_CODE", 40)
-        sparse = list(Sample.tables(weighted.reweighted(weighted.weights * 1.0), 0, (1, 2, 3), (None, 4, 5)))
-    for one, other, third in zip(dense, grouped, sparse, strict=True):
-        for table in (other, third):
-            assert np.array_equal(np.sort(one.cells), np.sort(table.cells))
-            assert np.array_equal(np.sort(one.configurations), np.sort(table.configurations))
-            assert (one.size, one.states, one.rows) == (table.size, table.states, table.rows)
+    for value in (0, 4, 10**6):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scores, "_WORDS_A_ROW", value)
+            for sample in (plain, weighted):
+                found = sample.score_extensions(sample.family(2, (0, 5)), (1, 3, 4), chosen)
+                alone = [sample.score(sample.family(2, (0, 5, more)), chosen) for more in (1, 3, 4)]
+                assert found == pytest.approx(alone, rel=1e-12)
+
+
+def test_new_weights_count_as_copied_rows():
+    """A row of weight three is three rows, one of weight zero none."""
+    frame, _ = random_rows(1, 80, 4, 3)
+    sample, inverse = Sample.of(Dataset.from_pandas(frame), deduplicate=False).distinct()
+    times = np.random.default_rng(0).integers(0, 4, 80)
+    drawn = sample.reweighted(np.bincount(inverse, times, minlength=sample.weights.size).astype(np.int64))
+    copied = Sample.of(Dataset.from_pandas(frame.loc[np.repeat(frame.index, times)]), deduplicate=False)
+    assert drawn.rows == copied.rows == times.sum()
+    for score in SCORES:
+        chosen = make_score(score)
+        assert drawn.score(drawn.family(3, (0, 1)), chosen) == pytest.approx(
+            copied.score(copied.family(3, (0, 1)), chosen), rel=1e-12
+        )
 
 
 def test_two_hundred_wide_columns_do_not_overflow():
@@ -98,18 +135,17 @@ def test_two_hundred_wide_columns_do_not_overflow():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({f"x{i:03d}": rng.integers(0, 200, 500) for i in range(200)}).astype(str)
     sample = Sample.of(Dataset.from_pandas(frame))
-    table = sample.table(0, range(1, 200))
-    assert table.cells.sum() == table.configurations.sum() == 500
-    assert table.configurations.size == 500
+    family = sample.family(0, range(1, 200))
+    assert family.totals.sum() == 500
+    assert family.starts.size == 501
 
 
 def test_repeated_rows_are_counted_once_with_their_weight():
     """Rows are deduplicated where that halves them, and not otherwise."""
     frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
     sample = Sample.of(Dataset.from_pandas(frame))
-    assert sample.weights is not None
-    assert sample.weights.tolist() == [50.0, 50.0]
-    assert Sample.of(Dataset.from_pandas(frame.iloc[:3])).weights is None
+    assert sample.weights.tolist() == [50, 50]
+    assert Sample.of(Dataset.from_pandas(frame.iloc[:3])).weights.size == 0
 
 
 def test_wrong_names_and_sizes_are_refused():

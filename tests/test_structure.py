@@ -238,7 +238,7 @@ def test_eighteen_variables_by_eighty_thousand_rows_take_seconds():
 
 
 def test_strong_arcs_come_back_and_noise_does_not():
-    """A chain's arcs are found in every replicate in both directions, an unrelated variable's hardly ever."""
+    """A chain's pair is joined in every replicate, its direction left open; an unrelated variable hardly ever joins."""
     rng = np.random.default_rng(0)
     a = rng.integers(0, 2, 3000)
     b = np.where(rng.random(3000) < 0.9, a, 1 - a)
@@ -246,7 +246,8 @@ def test_strong_arcs_come_back_and_noise_does_not():
     for clusters in (None, "day"):
         data = Dataset.from_pandas(frame.drop(columns=[] if clusters else "day").astype(str), clusters=clusters)
         strength = arc_strength(data, bootstraps=20)
-        assert strength["a", "b"] == strength["b", "a"] == 1.0
+        assert strength.joined == {**strength.joined, ("a", "b"): 1.0}
+        assert min(strength["a", "b"], strength["b", "a"]) >= 0.75
         assert max((share for arc, share in strength.items() if "noise" in arc), default=0.0) <= 0.25
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -264,7 +265,7 @@ def learn(training: Training) -> Learned:
         bench.keep("schema.json", json.dumps(schema.to_dict(), indent=1))
         data = bench.training_rows()
         graph = find_graph(recipe, data)
-        strength = {}
+        strength: Mapping[tuple[str, str], float] = {}
         if spec.structure.bootstraps and recipe.parents is None:
             strength = arc_strength(
                 data,
