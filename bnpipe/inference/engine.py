@@ -154,8 +154,7 @@ class Engine:
         if likelihood:
             soft = soft_evidence(likelihood, self.network.schema, codes.shape[1])
             return self._propagate(self._plan((), mass=True), codes, soft, threads).log_mass + soft.log_peak
-        complete, total = self._families.log_likelihood(codes)
-        partial = np.flatnonzero(~complete)
+        partial, total = self._families.log_likelihood(codes)
         if partial.size:
             total[partial] = self._propagate(
                 self._plan((), mass=True), codes.take(partial, axis=1), None, threads
@@ -263,20 +262,22 @@ class Engine:
         """Answer by look-up where that is possible, elsewhere by messages."""
         rows = codes.shape[1]
         tables = [np.empty((rows, self.tree.cardinalities[target])) for target in targets]
-        found = [self._families.posterior(target, codes, table) for target, table in zip(targets, tables, strict=True)]
-        rest = [place for place in range(len(targets)) if not found[place].all()]
-        if not rest:
-            return tables
-        open_rows = np.flatnonzero(~np.logical_and.reduce([found[place] for place in rest]))
-        everywhere = open_rows.size == rows
-        plan = self._plan([targets[place] for place in rest])
-        answers = self._propagate(plan, codes if everywhere else codes.take(open_rows, axis=1), None, threads)
-        for place, answer in zip(rest, answers.tables, strict=True):
-            if everywhere and not found[place].any():
-                tables[place] = answer
-            else:
-                exact = ~found[place][open_rows]
-                tables[place][open_rows[exact]] = answer[exact]
+        covered = [self._families.covered(target, codes) for target in targets]
+        rest = [place for place in range(len(targets)) if not covered[place].all()]
+        closed = np.logical_and.reduce([covered[place] for place in rest]) if rest else np.ones(rows, dtype=np.bool_)
+        for place, target in enumerate(targets):
+            known = closed if place in rest else covered[place]
+            self._families.posterior(target, codes, np.flatnonzero(known), tables[place])
+        if rest:
+            open_rows = np.flatnonzero(~closed)
+            everywhere = open_rows.size == rows
+            plan = self._plan([targets[place] for place in rest])
+            answers = self._propagate(plan, codes if everywhere else codes.take(open_rows, axis=1), None, threads)
+            for place, answer in zip(rest, answers.tables, strict=True):
+                if everywhere:
+                    tables[place] = answer
+                else:
+                    tables[place][open_rows] = answer
         return tables
 
     def _propagate(self, plan: Plan, codes: Codes, soft: SoftEvidence | None, threads: int | None) -> _Answers:

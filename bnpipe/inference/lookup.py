@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bnpipe.schema import MISSING
 
 Ints = NDArray[np.int64]
 
@@ -15,7 +17,7 @@ Ints = NDArray[np.int64]
 class _Blanket:
     """Arrays of `bnpipe.kernels.lookup.look_up_target`."""
 
-    needed: Ints
+    needed: tuple[int, ...]
     starts: Ints
     members: Ints
     strides: Ints
@@ -57,33 +59,34 @@ class Families:
         flat = np.array([pair for family in pairs for pair in family], dtype=np.int64).reshape(-1, 2)
         return starts, np.ascontiguousarray(flat[:, 0]), np.ascontiguousarray(flat[:, 1])
 
-    def log_likelihood(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Give the complete rows, bool (rows,), and their log probability, nats (0 elsewhere)."""
+    def log_likelihood(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Give the log probability of complete rows, nats, 0 elsewhere; and the rows that are not complete."""
         from bnpipe.kernels.lookup import look_up_rows
 
-        rows = codes.shape[1]
-        complete, total = np.zeros(rows, dtype=np.bool_), np.zeros(rows)
-        look_up_rows(codes, 0, rows, *self._all, self.offsets, self.log_tables, complete, total)
-        return complete, total
+        complete, total = _observed(codes, range(len(self.families))), np.zeros(codes.shape[1])
+        look_up_rows(codes, np.flatnonzero(complete), *self._all, self.offsets, self.log_tables, total)
+        return np.flatnonzero(~complete), total
 
-    def posterior(self, target: int, codes: NDArray[np.uint8], table: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Fill in the rows of `table`, (rows, states), whose Markov blanket is observed; tell which they are.
+    def covered(self, target: int, codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Tell in which rows the Markov blanket is observed, bool (rows,).
 
         Elsewhere than in the blanket evidence can only be impossible through a family with zeros: all of those must
-        be observed too, or the row is left to the messages.
+        be observed too.
         """
-        from bnpipe.kernels.lookup import look_up_target
-
-        rows = codes.shape[1]
         if target not in self._blankets:
             self._blankets[target] = self._blanket(target)
-        blanket = self._blankets[target]
-        found = np.zeros(rows, dtype=np.bool_)
+        return _observed(codes, self._blankets[target].needed)
+
+    def posterior(
+        self, target: int, codes: NDArray[np.uint8], rows: NDArray[np.int64], table: NDArray[np.float64]
+    ) -> None:
+        """Fill in `rows` of `table`, (rows of all, states); `target` must be covered there."""
+        from bnpipe.kernels.lookup import look_up_target
+
+        its = self._blankets[target]
         look_up_target(
-            codes, 0, rows, blanket.needed, blanket.starts, blanket.members, blanket.strides, blanket.offsets,
-            blanket.steps, self.log_tables, found, table,
-        )  # fmt: skip
-        return found
+            codes, rows, its.starts, its.members, its.strides, its.offsets, its.steps, self.log_tables, table
+        )
 
     def _blanket(self, target: int) -> _Blanket:
         own = [place for place, family in enumerate(self.families) if target in family]
@@ -92,8 +95,18 @@ class Families:
         steps = [self._strides(place)[self.families[place].index(target)] for place in own] + [0] * len(others)
         chosen = [*own, *others]
         return _Blanket(
-            np.array(sorted(needed), dtype=np.int64),
+            tuple(sorted(needed)),
             *self._flat(chosen, target),
             self.offsets[chosen],
             np.array(steps, dtype=np.int64),
         )
+
+
+def _observed(codes: NDArray[np.uint8], variables: Iterable[int]) -> NDArray[np.bool_]:
+    """Tell which rows have a cell of each of the variables."""
+    observed = np.ones(codes.shape[1], dtype=np.bool_)
+    for variable in variables:
+        observed &= codes[variable] != MISSING
+        if not observed.any():
+            break
+    return observed

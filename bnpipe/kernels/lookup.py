@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 from numba import types
 
 from bnpipe.kernels import array, kernel
-
-_MISSING: Final = 255
 
 
 @kernel(
@@ -48,44 +45,26 @@ def _normalise(logs: Any) -> None:
         logs[state] /= mass
 
 
-@kernel(types.boolean, array("uint8", 2), types.int64, array("int64"))
-def _observed(codes: Any, row: Any, variables: Any) -> bool:
-    for variable in variables:  # noqa: SIM110 - numba knows no generators
-        if codes[variable, row] == _MISSING:
-            return False
-    return True
-
-
 @kernel(
     types.void,
     array("uint8", 2),
-    types.int64,
-    types.int64,
+    array("int64"),
     array("int64"),
     array("int64"),
     array("int64"),
     array("int64"),
     array("float64"),
-    array("boolean", writable=True),
     array("float64", writable=True),
 )
 def look_up_rows(
-    codes: Any,
-    first: Any,
-    last: Any,
-    starts: Any,
-    members: Any,
-    strides: Any,
-    offsets: Any,
-    log_tables: Any,
-    complete: Any,
-    total: Any,
+    codes: Any, rows: Any, starts: Any, members: Any, strides: Any, offsets: Any, log_tables: Any, total: Any
 ) -> None:
-    """Add up the families' log probabilities in every row without a missing cell, and tell which rows those are.
+    """Add up the families' log probabilities in rows without a missing cell.
 
     Parameters
     ----------
-    codes : uint8 (variables, rows)
+    codes : uint8 (variables, rows of all)
+    rows : int64 (rows,)
     starts : int64 (families + 1,)
         Members of family f are those from ``starts[f]`` until ``starts[f + 1]``.
     members, strides : int64 (members,)
@@ -93,22 +72,16 @@ def look_up_rows(
     offsets : int64 (families,)
         Where each family's table starts.
     log_tables : float64 (cells,)
-    complete : bool (rows,)
-    total : float64 (rows,)
+    total : float64 (rows of all,)
     """
-    everything = np.arange(codes.shape[0])
-    for row in range(first, last):
-        complete[row] = _observed(codes, row, everything)
-        if complete[row]:
-            for family in range(offsets.size):
-                total[row] += _entry(codes, row, family, starts, members, strides, log_tables, offsets[family])
+    for row in rows:
+        for family in range(offsets.size):
+            total[row] += _entry(codes, row, family, starts, members, strides, log_tables, offsets[family])
 
 
 @kernel(
     types.void,
     array("uint8", 2),
-    types.int64,
-    types.int64,
     array("int64"),
     array("int64"),
     array("int64"),
@@ -116,52 +89,40 @@ def look_up_rows(
     array("int64"),
     array("int64"),
     array("float64"),
-    array("boolean", writable=True),
     array("float64", 2, writable=True),
 )
 def look_up_target(
     codes: Any,
-    first: Any,
-    last: Any,
-    needed: Any,
+    rows: Any,
     starts: Any,
     members: Any,
     strides: Any,
     offsets: Any,
     steps: Any,
     log_tables: Any,
-    found: Any,
     result: Any,
 ) -> None:
-    """Give the distribution of a target in every row where all `needed` is observed, and tell which rows those are.
+    """Give the distribution of a target in rows where all other members of its families are observed.
 
     Parameters
     ----------
-    needed : int64 (n,)
-        Variables.
-    starts, members, strides, offsets, log_tables
-        As in `look_up_rows`, without the target.
+    codes, rows, starts, members, strides, offsets, log_tables
+        As in `look_up_rows`; the target is left out of the members.
     steps : int64 (families,)
         Step of the target's states in each family's table; 0 for a family that can only forbid the row.
-    found : bool (rows,)
-    result : float64 (rows, states)
-        NaN where the row is impossible; untouched where it is not found.
+    result : float64 (rows of all, states)
+        NaN where the row is impossible.
     """
     states = result.shape[1]
-    for row in range(first, last):
-        found[row] = _observed(codes, row, needed)
-        if not found[row]:
-            continue
+    for row in rows:
         result[row] = 0.0
         for family in range(offsets.size):
-            offset = offsets[family]
-            if steps[family] == 0:
+            step = steps[family]
+            for state in range(states if step else 1):
+                offset = offsets[family] + state * step
                 entry = _entry(codes, row, family, starts, members, strides, log_tables, offset)
-                if entry == -math.inf:
+                if step:
+                    result[row, state] += entry
+                elif entry == -math.inf:
                     result[row] = -math.inf
-            else:
-                for state in range(states):
-                    result[row, state] += _entry(
-                        codes, row, family, starts, members, strides, log_tables, offset + state * steps[family]
-                    )
         _normalise(result[row])
