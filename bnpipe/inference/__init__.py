@@ -13,6 +13,6 @@ Koller, D. & Friedman, N. (2009). Probabilistic Graphical Models, chapter 10.
 """
 
 from bnpipe.inference.engine import Engine, compile  # noqa: A004
-from bnpipe.inference.results import FamilyPosterior, Posterior
+from bnpipe.inference.results import Explanation, FamilyPosterior, Posterior
 
-__all__ = ["Engine", "FamilyPosterior", "Posterior", "compile"]
+__all__ = ["Engine", "Explanation", "FamilyPosterior", "Posterior", "compile"]

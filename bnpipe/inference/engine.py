@@ -13,26 +13,22 @@ from numpy.typing import NDArray
 from bnpipe.data import Dataset
 from bnpipe.errors import EvidenceError, TooDenseError, shorten
 from bnpipe.inference.contraction import contraction
-from bnpipe.inference.evidence import Likelihood, SoftEvidence, encode, soft_evidence
-from bnpipe.inference.logs import propagate_in_logs
+from bnpipe.inference.evidence import Likelihood, SoftEvidence, check_codes, encode, encode_cells, soft_evidence
 from bnpipe.inference.lookup import Families
 from bnpipe.inference.program import Plan, Program
-from bnpipe.inference.results import FamilyPosterior, Posterior
+from bnpipe.inference.results import Explanation, FamilyPosterior, Posterior
+from bnpipe.inference.run import Answers, explain, given_evidence, propagate
 from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, JunctionTree, inference_cost, junction_tree
+from bnpipe.network import Network
 from bnpipe.schema import MISSING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bnpipe.network import Network
-
 Codes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float64]
 
 _LOG_FAINT: Final = -650.0
-_CHUNK: Final = 2048
-"""Rows a thread takes at a time; a multiple of every number of lanes."""
-
 _MOST_PLANS: Final = 256
 
 
@@ -58,14 +54,6 @@ def compile(network: Network, *, max_clique_cells: int = MAX_CLIQUE_CELLS) -> En
             f"({shorten(cost.largest_clique)}), of {max_clique_cells} allowed; lower max_parents or join states"
         )
     return Engine(network, junction_tree(network.parents, cardinalities), cost)
-
-
-@dataclass(frozen=True, eq=False)
-class _Answers:
-    """Of one plan: a table (rows, states) for each target, the log probability of the evidence, nats."""
-
-    tables: list[Floats]
-    log_mass: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +156,125 @@ class Engine:
         tables = self._propagate(self._plan(everything), nothing, None, 1).tables
         return {node: table[0] for node, table in zip(self.network.nodes, tables, strict=True)}
 
+    def most_probable_explanation(
+        self, evidence: pd.DataFrame | Dataset, *, likelihood: Likelihood | None = None, threads: int | None = None
+    ) -> Explanation:
+        """Find each row's most probable assignment of all variables, given its cells (max-product, traced back).
+
+        Of several the first by order of states, variable by variable from the root of the computation, is taken; it
+        is always the same one.
+
+        Parameters
+        ----------
+        evidence, likelihood, threads
+            See :meth:`posterior`.
+
+        Raises
+        ------
+        EvidenceError
+            See :meth:`posterior`.
+        """
+        codes = encode(evidence, self.network.schema)
+        soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
+        plan = self._plan((), mass=True)
+        best, log_mass = explain(plan, codes, given_evidence(plan, soft, codes.shape[1]), threads=threads)
+        impossible = np.isneginf(log_mass)
+        return Explanation(self.network.schema, best, log_mass + (0.0 if soft is None else soft.log_peak), impossible)
+
+    def do(self, interventions: Mapping[str, str | int]) -> Engine:
+        """Compile the network in which some variables are set from outside: arcs into them cut, their states fixed.
+
+        Rows whose cell of such a variable says otherwise are impossible there.
+
+        Parameters
+        ----------
+        interventions : mapping of str to state
+
+        Raises
+        ------
+        EvidenceError
+            An unknown variable or state.
+
+        References
+        ----------
+        Pearl, J. (2009). Causality, 2nd edition, section 3.2.
+        """
+        codes = encode_cells(interventions, self.network.schema)
+        parents = {node: () if node in interventions else self.network.parents[node] for node in self.network.nodes}
+        tables = dict(zip(self.network.nodes, self._tables, strict=True))
+        for node in interventions:
+            place = self._index[node]
+            if codes[place] == MISSING:
+                raise EvidenceError(
+                    f"{node}: to intervene needs a state; there are {shorten(self.network.schema[node].states)}"
+                )
+            tables[node] = np.zeros(self.tree.cardinalities[place])
+            tables[node][codes[place]] = 1.0
+        return compile(Network(self.network.schema, parents, tables=tables), max_clique_cells=self.cost.largest_cells)
+
+    def query(
+        self,
+        evidence: Mapping[str, object],
+        targets: Sequence[str] | None = None,
+        *,
+        likelihood: Likelihood | None = None,
+    ) -> dict[str, Floats]:
+        """Answer one question: each target's distribution, float64 (states,), given some states.
+
+        Quicker than a frame of one row. NaN where the evidence is impossible.
+
+        Parameters
+        ----------
+        evidence : mapping of str to state
+            Null is missing. A target's own state is ignored for that target.
+        targets, likelihood
+            See :meth:`posterior`.
+
+        Raises
+        ------
+        EvidenceError
+            An unknown variable or state: a question asked by hand has no strange cells to forgive.
+        """
+        codes = encode_cells(evidence, self.network.schema).reshape(-1, 1)
+        names = self._names(targets)
+        wanted = [self._number(name) for name in names]
+        soft = soft_evidence(likelihood, self.network.schema, 1) if likelihood else None
+        tables = self._propagate(self._plan(wanted), codes, soft, 1).tables
+        if soft is not None:
+            tables = [_times(table, soft.values.get(target)) for target, table in zip(wanted, tables, strict=True)]
+        return {name: table[0] for name, table in zip(names, tables, strict=True)}
+
+    def posterior_codes(
+        self, codes: Codes, targets: Sequence[str] | None = None, *, threads: int | None = None
+    ) -> dict[str, Floats]:
+        """Give each target's distribution from encoded rows, by messages: the shortest way to an answer.
+
+        Parameters
+        ----------
+        codes : uint8 (variables,) or (variables, rows)
+            In the order of the network's nodes, 255 where missing. A target's own cell is ignored for that target.
+        targets : sequence of str, optional
+            None: all variables.
+
+        Returns
+        -------
+        dict of str to float64 (states,) or (rows, states)
+            NaN where the evidence is impossible.
+
+        Raises
+        ------
+        EvidenceError
+            An unknown target, or codes of another shape, type or range.
+        """
+        table_of_codes = check_codes(codes, self.network.schema)
+        names = self._names(targets)
+        tables = self._propagate(
+            self._plan([self._number(name) for name in names]), table_of_codes, None, threads
+        ).tables
+        if codes.ndim == 1:
+            return {name: table[0] for name, table in zip(names, tables, strict=True)}
+        return dict(zip(names, tables, strict=True))
+
     def family_posteriors(
         self, codes: Codes, *, likelihood: Likelihood | None = None, threads: int | None = None
     ) -> FamilyPosterior:
@@ -233,14 +340,8 @@ class Engine:
                 slots.append(slot + self._open_program.cells_of_family(place).astype(np.int64))
                 given.append(table)
                 initial[slots[-1]] = 1.0
-        answers = run(
-            replace(plan, initial=initial),
-            whole,
-            np.concatenate(slots) if slots else np.empty(0, dtype=np.int64),
-            np.concatenate(given) if given else np.empty((0, draws)),
-            scaled=True,
-            threads=threads,
-        )
+        held = (np.concatenate(slots), np.concatenate(given)) if slots else given_evidence(plan, None, draws)
+        answers = propagate(replace(plan, initial=initial), whole, held, scaled=True, threads=threads)
         return dict(zip(names, answers.tables, strict=True))
 
     def _names(self, targets: Sequence[str] | None) -> tuple[str, ...]:
@@ -280,19 +381,11 @@ class Engine:
                     tables[place][open_rows] = answer
         return tables
 
-    def _propagate(self, plan: Plan, codes: Codes, soft: SoftEvidence | None, threads: int | None) -> _Answers:
+    def _propagate(self, plan: Plan, codes: Codes, soft: SoftEvidence | None, threads: int | None) -> Answers:
         """Run a plan over all rows."""
-        given_slots, given = self._given(plan, soft, codes.shape[1])
         least = self._families.log_least + (soft.log_least if soft is not None else 0.0)
-        return run(plan, codes, given_slots, given, scaled=least < _LOG_FAINT, threads=threads)
-
-    def _given(self, plan: Plan, soft: SoftEvidence | None, rows: int) -> tuple[NDArray[np.int64], Floats]:
-        """Soft evidence as slots and what they are multiplied by."""
-        held = [] if soft is None else [pair for pair in soft.values.items() if pair[0] in plan.leaf_slots]
-        if not held:
-            return np.empty(0, dtype=np.int64), np.empty((0, rows))
-        slots = [plan.leaf_slots[variable] + np.arange(len(values)) for variable, values in held]
-        return np.concatenate(slots).astype(np.int64), np.concatenate([values for _, values in held])
+        given = given_evidence(plan, soft, codes.shape[1])
+        return propagate(plan, codes, given, scaled=least < _LOG_FAINT, threads=threads)
 
     def _plan(self, targets: Sequence[int], *, mass: bool = False, fixed: bool = True) -> Plan:
         key = (tuple(targets), mass, fixed)
@@ -338,35 +431,6 @@ class Engine:
     def _in_family_order(self, place: int, table: Floats) -> Floats:
         """Cells, the first axis, from the order of the variables' numbers to that of the CPD."""
         return table[self._open_program.cells_of_family(place)]
-
-
-def run(
-    plan: Plan, codes: Codes, given_slots: NDArray[np.int64], given: Floats, *, scaled: bool, threads: int | None
-) -> _Answers:
-    """Run a plan over all rows, in threads over chunks of rows; what underflows is done again in logarithms."""
-    from bnpipe.kernels import in_threads
-    from bnpipe.kernels.propagation import propagate
-
-    rows = codes.shape[1]
-    flat, log_mass = np.empty(plan.states * rows), np.zeros(rows)
-    faint = np.zeros(rows, dtype=np.bool_)
-
-    def work(first: int) -> None:
-        propagate(
-            codes, first, min(first + _CHUNK, rows), plan.slots, min(plan.lanes, rows), plan.leaves, plan.initial,
-            given_slots, given, plan.steps, plan.left, plan.right, plan.constants, plan.targets, plan.root, scaled,
-            flat, log_mass, faint,
-        )  # fmt: skip
-
-    in_threads(work, range(0, rows, _CHUNK), threads)
-    tables = [flat[rows * before : rows * (before + n)].reshape(rows, n) for _, _, n, before in plan.targets.tolist()]
-    if scaled and faint.any():
-        again = np.flatnonzero(faint)
-        posteriors, logs = propagate_in_logs(plan, codes[:, again], given_slots, given[:, again])
-        for table, posterior in zip(tables, posteriors, strict=True):
-            table[again] = posterior
-        log_mass[again] = logs
-    return _Answers(tables, log_mass)
 
 
 def _times(table: Floats, likelihood: Floats | None) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -73,6 +72,29 @@ def encode(evidence: pd.DataFrame | Dataset, schema: Schema) -> NDArray[np.uint8
     return codes
 
 
+def encode_cells(cells: Mapping[str, object], schema: Schema) -> NDArray[np.uint8]:
+    """Encode the named cells of one row, uint8 (variables,); nulls are missing.
+
+    Raises
+    ------
+    EvidenceError
+        An unknown variable or state; it is named, with those there are.
+    """
+    codes = np.full(len(schema), MISSING, dtype=np.uint8)
+    for name, value in cells.items():
+        if name not in schema:
+            raise EvidenceError(f"no variable {name!r} in the network; there are {shorten(schema.names)}")
+        variable, place = schema[name], schema.index(name)
+        if isinstance(value, str) and value in variable.states:
+            codes[place] = variable.states.index(value)
+            continue
+        (code,), (strange,) = variable.encode(pd.Series([value], dtype=object))
+        if strange and code == MISSING:
+            raise EvidenceError(f"{name}: no state {value!r}; there are {shorten(variable.states)}")
+        codes[place] = code
+    return codes
+
+
 def check_codes(codes: NDArray[np.uint8], schema: Schema) -> NDArray[np.uint8]:
     """Take codes (variables,) or (variables, rows) as (variables, rows), C-contiguous.
 
@@ -132,9 +154,3 @@ def soft_evidence(likelihood: Likelihood, schema: Schema, rows: int) -> SoftEvid
         values[schema.index(name)] = np.ascontiguousarray(np.broadcast_to(table, (rows, states)).T / scale)
         log_peak += np.log(scale)
     return SoftEvidence(values, log_peak)
-
-
-def log_least(tables: NDArray[np.float64]) -> float:
-    """Log of the smallest positive entry."""
-    positive = tables[tables > 0]
-    return math.log(float(positive.min())) if positive.size else 0.0

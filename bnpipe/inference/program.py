@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -37,7 +38,17 @@ class Plan:
     leaf_slots: dict[int, int]
     """First slot of each leaf that is needed."""
 
-    @property
+    @cached_property
+    def owner(self) -> NDArray[np.int64]:
+        """The step, or the number of steps plus the leaf, that each slot belongs to; one more for slot 0."""
+        spans = [(slot, size) for slot, size, *_ in self.steps.tolist()]
+        spans += [(slot, states) for _, slot, states in self.leaves.tolist()]
+        owner = np.full(self.slots, len(spans), dtype=np.int64)
+        for place, (slot, size) in enumerate(spans):
+            owner[slot : slot + size] = place
+        return owner
+
+    @cached_property
     def states(self) -> int:
         """States of all targets together."""
         return int(self.targets[:, 2].sum())

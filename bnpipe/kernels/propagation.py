@@ -213,3 +213,131 @@ def propagate(
                 log_mass[start + row] = math.log(mass) + log_scale[row] if mass > 0.0 else -math.inf
         for row in range(here):
             faint[start + row] = least[row] < FAINT
+
+
+@kernel(types.void, array("int64", 2), array("float64", 2, writable=True))
+def _take_logs(leaves: Any, work: Any) -> None:
+    for leaf in range(leaves.shape[0]):
+        _, slot, states = leaves[leaf]
+        for place in range(slot, slot + states):
+            for row in range(work.shape[1]):
+                value = work[place, row]
+                work[place, row] = math.log(value) if value > 0.0 else -math.inf
+    work[0] = 0.0
+
+
+@kernel(
+    types.void,
+    array("int64", 2),
+    array("int32"),
+    array("int32"),
+    array("float64"),
+    array("float64", 2, writable=True),
+)
+def _pass_maxima(steps: Any, left: Any, right: Any, log_constants: Any, work: Any) -> None:
+    """Take the steps in logarithms, with the largest term in place of the sum."""
+    for step in range(steps.shape[0]):
+        slot, size, group, cell, _ = steps[step]
+        for place in range(slot, slot + size):
+            best = work[place]
+            best[:] = -math.inf
+            for _ in range(group):
+                factor, one, other = log_constants[cell], work[left[cell]], work[right[cell]]
+                for row in range(best.size):
+                    best[row] = max(best[row], factor + one[row] + other[row])
+                cell += 1
+
+
+@kernel(
+    types.void,
+    array("int64", 2),
+    array("int32"),
+    array("int32"),
+    array("float64"),
+    array("int64"),
+    array("float64", 2),
+    types.int64,
+    array("int64", writable=True),
+)
+def _trace_back(
+    steps: Any, left: Any, right: Any, log_constants: Any, owner: Any, work: Any, lane: Any, chosen: Any
+) -> None:
+    """Choose, from the root to the leaves, the first term that attains each chosen cell's maximum."""
+    last = steps.shape[0] - 1
+    chosen[owner[steps[last, 0]]] = steps[last, 0]
+    for step in range(last, -1, -1):
+        slot, _, group, first, _ = steps[step]
+        cell = first + (chosen[step] - slot) * group
+        best, place = -math.inf, cell
+        for term in range(cell, cell + group):
+            value = log_constants[term] + work[left[term], lane] + work[right[term], lane]
+            if value > best:
+                best, place = value, term
+        chosen[owner[left[place]]] = left[place]
+        chosen[owner[right[place]]] = right[place]
+
+
+@kernel(
+    types.void,
+    array("uint8", 2),
+    types.int64,
+    types.int64,
+    types.int64,
+    types.int64,
+    array("int64", 2),
+    array("float64"),
+    array("int64"),
+    array("float64", 2),
+    array("int64", 2),
+    array("int32"),
+    array("int32"),
+    array("float64"),
+    array("int64"),
+    array("uint8", 2, writable=True),
+    array("float64", writable=True),
+)
+def explain(
+    codes: Any,
+    first: Any,
+    last: Any,
+    slots: Any,
+    lanes: Any,
+    leaves: Any,
+    initial: Any,
+    given_slots: Any,
+    given: Any,
+    steps: Any,
+    left: Any,
+    right: Any,
+    log_constants: Any,
+    owner: Any,
+    best: Any,
+    log_mass: Any,
+) -> None:
+    """Find the most probable assignment of the rows from `first` until `last`, `lanes` at a time.
+
+    Parameters
+    ----------
+    codes, slots, leaves, initial, given_slots, given, steps, left, right
+        As in `propagate`; all steps lead to the last.
+    log_constants : float64 (terms,)
+    owner : int64 (slots,)
+        The step, or the number of steps plus the leaf, that a slot belongs to; steps + leaves for slot 0.
+    best : uint8 (variables, rows)
+        The assignment; untouched where the row is impossible.
+    log_mass : float64 (rows,)
+        Its log probability, nats; -inf where the row is impossible.
+    """
+    work = np.ones((slots, lanes))
+    chosen = np.empty(steps.shape[0] + leaves.shape[0] + 1, dtype=np.int64)
+    for start in range(first, last, lanes):
+        _enter(codes, start, leaves, initial, given_slots, given, work)
+        _take_logs(leaves, work)
+        _pass_maxima(steps, left, right, log_constants, work)
+        for lane in range(min(lanes, last - start)):
+            log_mass[start + lane] = work[steps[steps.shape[0] - 1, 0], lane]
+            if log_mass[start + lane] > -math.inf:
+                _trace_back(steps, left, right, log_constants, owner, work, lane, chosen)
+                for leaf in range(leaves.shape[0]):
+                    best[leaves[leaf, 0], start + lane] = chosen[steps.shape[0] + leaf] - leaves[leaf, 1]
+        work[0] = 1.0
