@@ -11,9 +11,11 @@ function that needs them.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 import numba
@@ -25,6 +27,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 MOST_THREADS: Final = 64
 
+log = logging.getLogger("bnpipe.kernels")
+
 
 def array(dtype: str, axes: int = 1, *, writable: bool = False) -> types.Array:
     """Type of a C-contiguous argument; one that is only read takes read-only arrays too."""
@@ -33,10 +37,28 @@ def array(dtype: str, axes: int = 1, *, writable: bool = False) -> types.Array:
 
 def kernel(result: Any, *arguments: Any) -> Callable[[Function], Function]:
     """Compile a function for these types: ``@kernel(types.void, array("uint8", 2), types.int64)``."""
-    compiled: Callable[[Function], Function] = numba.njit(
-        result(*arguments), cache=True, nogil=True, error_model="numpy"
+    compile_for = partial(numba.njit, result(*arguments), nogil=True, error_model="numpy")
+
+    def compile_function(function: Function) -> Function:
+        compiled: Function
+        try:
+            compiled = compile_for(cache=True)(function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            _warn_of_no_cache()
+            compiled = compile_for()(function)
+        return compiled
+
+    return compile_function
+
+
+@cache
+def _warn_of_no_cache() -> None:
+    log.warning(
+        "compiled loops can't be kept, so every process compiles them anew, a minute of work; "
+        "set NUMBA_CACHE_DIR to a folder that this process may write to"
     )
-    return compiled
 
 
 def usable_cores() -> int:
