@@ -4,7 +4,8 @@ Evidence enters as likelihood vectors, ones where a cell is missing, so rows wit
 through together. Products and sums follow a binary tree over the factors (`contraction`); a plan of only the messages
 that the targets need (`program`) is run by compiled code over blocks of rows that fit the cache
 (`bnpipe.kernels.propagation`). Messages are never divided by one another, hence zeros are safe. Where a target's Markov
-blanket is observed its posterior is a product of table look-ups instead (`lookup`).
+blanket is observed its posterior is a product of table look-ups instead (`lookup`). What is too dense for all this is
+refused by name, and can be estimated by likelihood weighting (`sampling`).
 
 References
 ----------
@@ -14,5 +15,14 @@ Koller, D. & Friedman, N. (2009). Probabilistic Graphical Models, chapter 10.
 
 from bnpipe.inference.engine import Engine, compile  # noqa: A004
 from bnpipe.inference.results import Explanation, FamilyPosterior, Posterior
+from bnpipe.inference.sampling import SampledPosterior, likelihood_weighting
 
-__all__ = ["Engine", "Explanation", "FamilyPosterior", "Posterior", "compile"]
+__all__ = [
+    "Engine",
+    "Explanation",
+    "FamilyPosterior",
+    "Posterior",
+    "SampledPosterior",
+    "compile",
+    "likelihood_weighting",
+]

@@ -51,7 +51,8 @@ def compile(network: Network, *, max_clique_cells: int = MAX_CLIQUE_CELLS) -> En
     if cost.largest_cells > max_clique_cells:
         raise TooDenseError(
             f"exact inference needs a table of {cost.largest_cells} cells over {len(cost.largest_clique)} variables "
-            f"({shorten(cost.largest_clique)}), of {max_clique_cells} allowed; lower max_parents or join states"
+            f"({shorten(cost.largest_clique)}), of {max_clique_cells} allowed; lower max_parents or join states, "
+            "or estimate with bnpipe.inference.likelihood_weighting"
         )
     return Engine(network, junction_tree(network.parents, cardinalities), cost)
 
