@@ -54,11 +54,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description=__doc__, epilog=f"parts, all if none is named:\n{about}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help="what to measure")
+    parser.add_argument("parts", nargs="*", metavar="PART", type=_part, help="what to measure")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="whom to measure")
     parser.add_argument("--tiny", action="store_true", help="small inputs, to see that everything runs")
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write (default: docs/benchmarks.md)")
     return parser
+
+
+def _part(name: str) -> str:
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"no part {name!r}; there are {', '.join(PARTS)}")
+    return name
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Plan:
 
 
 PLAN: Final = Plan()
-TINY: Final = Plan(("asia",), (200, 400), (101, 102), cpu_limit=20.0)
+TINY: Final = Plan(("asia",), (200,), (101, 102), cpu_limit=20.0)
 
 
 def run(plan: Plan, engines: tuple[str, ...]) -> PartResult:

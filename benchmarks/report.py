@@ -22,6 +22,7 @@ computed from the numbers beside it. Targets are those of the design; a ratio sa
 takes. "> 150 s" means that a peer was ended then, "> 40 ×" that the ratio is at least that, "–" that there is no
 number.
 """
+_FIGURE: Final = "benchmarks-{part}.svg"
 _MARK: Final = "<!-- part: {part} -->"
 
 
@@ -41,7 +42,7 @@ def section(result: PartResult, conditions: Conditions) -> str:
     """Render a result as Markdown."""
     lines = [_MARK.format(part=result.part), f"## {result.title}", "", result.text, ""]
     if result.figure:
-        lines += [f"![{result.title}]({result.figure})", ""]
+        lines += [f"![{result.title}]({_FIGURE.format(part=result.part)})", ""]
     for table in _tables(result):
         lines += [f"### {table.title}", "", *_markdown(table), ""]
         if table.note:
@@ -61,6 +62,8 @@ def write_section(page: Path, result: PartResult, conditions: Conditions, order:
     sections[result.part] = section(result, conditions)
     kept = [sections[part] for part in (*order, *sorted(set(sections) - set(order))) if part in sections]
     page.parent.mkdir(parents=True, exist_ok=True)
+    if result.figure:
+        (page.parent / _FIGURE.format(part=result.part)).write_text(result.figure, encoding="utf-8")
     page.write_text("\n".join([_HEAD, *kept]), encoding="utf-8")
 
 

@@ -102,7 +102,7 @@ class PartResult:
     tables : tuple of Table
     targets : tuple of Target
     figure : str
-        File name under docs/; empty without.
+        SVG; empty without.
     """
 
     part: str

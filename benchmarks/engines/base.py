@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from bnpipe.schema import MISSING
+
 if TYPE_CHECKING:
     from bnpipe.data import Dataset
     from bnpipe.network import Network
@@ -71,8 +73,12 @@ class Answerer(ABC):
         """Turn what :meth:`explanations` gave into codes, uint8 (variables, rows)."""
 
     @abstractmethod
-    def query(self, prepared: Any, row: int, target: str) -> Any:
-        """Answer one question: the target's distribution given one row."""
+    def questions(self, data: Dataset, *, by_name: bool) -> list[Any]:
+        """Turn each row into a question of its own: state names, or what is quickest."""
+
+    @abstractmethod
+    def query(self, question: Any, target: str) -> Any:
+        """Answer one question: the target's distribution."""
 
 
 class Fitter(ABC):
@@ -89,3 +95,13 @@ class Fitter(ABC):
     @abstractmethod
     def table(self, fitted: Any, node: str, parents: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Read one table, axes (parents, node); states in the order of the schema."""
+
+
+def evidence(data: Dataset) -> list[dict[str, str]]:
+    """Give each row's observed cells by name."""
+    states = [variable.states for variable in data.schema]
+    names = data.schema.names
+    return [
+        {names[place]: states[place][row[place]] for place in np.flatnonzero(row != MISSING).tolist()}
+        for row in data.codes.T
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import bnpipe
-from benchmarks.engines.base import Answerer, Fitter, Learner, Parents, Tables
+from benchmarks.engines.base import Answerer, Fitter, Learner, Parents, Tables, evidence
 from bnpipe.data import Dataset
 from bnpipe.network import Network
 from bnpipe.structure import LearnedStructure, learn_structure
@@ -31,7 +31,7 @@ class BnpipeLearner(Learner):
 
 
 class BnpipeAnswerer(Answerer):
-    """`bnpipe.compile`; one question is a Dataset of one row."""
+    """`bnpipe.compile`."""
 
     def __init__(self, network: Network, variant: str = "") -> None:
         self._schema = network.schema
@@ -51,15 +51,21 @@ class BnpipeAnswerer(Answerer):
 
     def explanations(self, prepared: Dataset) -> Any:
         """Answer all rows in one call."""
-        return self._engine.most_probable(prepared)
+        return self._engine.most_probable_explanation(prepared)
 
     def codes(self, explanations: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Read the codes."""
         return np.asarray(explanations.codes)
 
-    def query(self, prepared: Dataset, row: int, target: str) -> Any:
-        """Ask for one row of codes."""
-        return self._engine.posterior(prepared.select(np.array([row])), targets=[target])[target]
+    def questions(self, data: Dataset, *, by_name: bool) -> list[Any]:
+        """Give dicts of state names, or rows of codes."""
+        return list(evidence(data)) if by_name else [*np.ascontiguousarray(data.codes.T)]
+
+    def query(self, question: Any, target: str) -> Any:
+        """Ask once."""
+        if isinstance(question, dict):
+            return self._engine.query(question, [target])[target]
+        return self._engine.posterior_codes(question, [target])[target]
 
 
 class BnpipeFitter(Fitter):

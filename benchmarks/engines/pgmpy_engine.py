@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.engines.base import Answerer, Fitter, Learner, Parents, Tables
+from benchmarks.engines.base import Answerer, Fitter, Learner, Parents, Tables, evidence
 from bnpipe.data import Dataset
 from bnpipe.network import Network
-from bnpipe.schema import MISSING
 
 
 class PgmpyLearner(Learner):
@@ -80,9 +79,13 @@ class PgmpyAnswerer(Answerer):
         """Look the states up."""
         return state_codes(self._network, explanations)
 
-    def query(self, prepared: list[dict[str, str]], row: int, target: str) -> Any:
+    def questions(self, data: Dataset, *, by_name: bool) -> list[dict[str, str]]:
+        """Give dicts of state names, the only way."""
+        return evidence(data)
+
+    def query(self, question: dict[str, str], target: str) -> Any:
         """Ask once."""
-        factor = self._engine.query([target], evidence=prepared[row], show_progress=False)
+        factor = self._engine.query([target], evidence=question, show_progress=False)
         return [factor.get_value(**{target: state}) for state in self._network.schema[target].states]
 
 
@@ -111,16 +114,6 @@ class PgmpyFitter(Fitter):
         cpd = fitted.get_cpds(node)
         order = [cpd.variables.index(name) for name in (*parents, node)]
         return np.transpose(np.asarray(cpd.values), order)
-
-
-def evidence(data: Dataset) -> list[dict[str, str]]:
-    """Give each row's observed cells by name."""
-    states = [variable.states for variable in data.schema]
-    names = data.schema.names
-    return [
-        {names[place]: states[place][row[place]] for place in np.flatnonzero(row != MISSING).tolist()}
-        for row in data.codes.T
-    ]
 
 
 def state_codes(network: Network, rows: Sequence[Mapping[str, str]]) -> np.ndarray[Any, np.dtype[np.uint8]]:

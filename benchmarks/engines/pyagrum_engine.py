@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engines.base import Answerer, Fitter, Learner, Parents, Tables
+from benchmarks.engines.base import Answerer, Fitter, Learner, Parents, Tables, evidence
 from bnpipe.data import Dataset
 from bnpipe.network import Network
-from bnpipe.schema import MISSING
+from bnpipe.schema import MISSING, Schema
 
 
 class PyagrumLearner(Learner):
@@ -102,10 +102,14 @@ class PyagrumAnswerer(Answerer):
         """Read the codes."""
         return np.array([[state[name] for name in self._names] for state in explanations], dtype=np.uint8).T
 
-    def query(self, prepared: list[dict[str, int]], row: int, target: str) -> Any:
+    def questions(self, data: Dataset, *, by_name: bool) -> list[Any]:
+        """Give dicts of state names, or of codes."""
+        return list(evidence(data)) if by_name else self.prepare(data)
+
+    def query(self, question: Any, target: str) -> Any:
         """Ask once."""
         self._aim([target])
-        self._engine.setEvidence(prepared[row])
+        self._engine.setEvidence(question)
         return self._engine.posterior(target).toarray()
 
     def _aim(self, targets: Sequence[str]) -> None:
@@ -116,27 +120,25 @@ class PyagrumAnswerer(Answerer):
 
 
 class PyagrumFitter(Fitter):
-    """`BNLearner.learnParameters` on rows that it has read."""
+    """`BNLearner.learnParameters` on rows that it has read; without a prior it refuses what never occurs."""
+
+    def __init__(self) -> None:
+        import pyagrum
+
+        self._pyagrum: Any = pyagrum
 
     def load(self, data: Dataset, parents: Mapping[str, Sequence[str]]) -> Any:
         """Read the rows under a template network with the graph and all states."""
-        import pyagrum
-
-        template = pyagrum.BayesNet()
-        for variable in data.schema:
-            template.add(pyagrum.LabelizedVariable(variable.name, variable.name, list(variable.states)))
-        for node, its_parents in parents.items():
-            for parent in its_parents:
-                template.addArc(parent, node)
+        template = _graph(self._pyagrum, data.schema, parents)
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             path = Path(folder, "rows.csv")
             write_csv(data, path)
-            learner: Any = pyagrum.BNLearner
-            return learner(str(path), template), template
+            return self._pyagrum.BNLearner(str(path), template), template
 
     def fit(self, loaded: Any) -> Any:
         """Estimate all tables."""
         learner, template = loaded
+        learner.useSmoothingPrior(1e-6)
         return learner.learnParameters(template)
 
     def table(self, fitted: Any, node: str, parents: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -148,17 +150,23 @@ class PyagrumFitter(Fitter):
 
 def pyagrum_network(pyagrum: Any, network: Network) -> Any:
     """Build a network with the same float64 tables."""
-    made = pyagrum.BayesNet()
-    for variable in network.schema:
-        made.add(pyagrum.LabelizedVariable(variable.name, variable.name, list(variable.states)))
-    for node in network.nodes:
-        for parent in network.parents[node]:
-            made.addArc(parent, node)
+    made = _graph(pyagrum, network.schema, network.parents)
     for node in network.nodes:
         family = (*network.parents[node], node)
         table = made.cpt(node)
         axes = [family.index(name) for name in list(table.names)[::-1]]
         table[:] = np.ascontiguousarray(network.cpd(node).table.transpose(axes))
+    return made
+
+
+def _graph(pyagrum: Any, schema: Schema, parents: Mapping[str, Sequence[str]]) -> Any:
+    """Build a network without tables."""
+    made = pyagrum.BayesNet()
+    for variable in schema:
+        made.add(pyagrum.LabelizedVariable(variable.name, variable.name, list(variable.states)))
+    for node, its_parents in parents.items():
+        for parent in its_parents:
+            made.addArc(parent, node)
     return made
 
 
