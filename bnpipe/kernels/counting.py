@@ -128,7 +128,7 @@ def count_cells(bitmaps: Any, planes: Any, cells: Any, totals: Any) -> None:
     for first in range(0, bitmaps.shape[1], _BLOCK):
         words = min(_BLOCK, bitmaps.shape[1] - first)
         for cell in range(cells.shape[0]):
-            _rows_of_cell(bitmaps, cells[cell, :-1], first, words, buffer)
+            _rows_of_cell(bitmaps, cells[cell, : max(1, cells.shape[1] - 1)], first, words, buffer)  # x & x is x
             totals[cell] += _shared(buffer, bitmaps[cells[cell, -1], first:], planes, first, words)
 
 
