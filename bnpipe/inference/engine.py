@@ -18,7 +18,8 @@ from bnpipe.inference.lookup import Families
 from bnpipe.inference.program import Plan, Program
 from bnpipe.inference.results import Explanation, FamilyPosterior, Posterior
 from bnpipe.inference.run import Answers, explain, given_evidence, propagate
-from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, JunctionTree, inference_cost, junction_tree
+from bnpipe.inference.uncertainty import Uncertainty, check_level, posterior_interval
+from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, JunctionTree, junction_tree, tree_cost
 from bnpipe.network import Network
 from bnpipe.schema import MISSING
 
@@ -47,14 +48,15 @@ def compile(network: Network, *, max_clique_cells: int = MAX_CLIQUE_CELLS) -> En
         A clique is larger; it is named.
     """
     cardinalities = {variable.name: variable.cardinality for variable in network.schema.variables}
-    cost = inference_cost(network.parents, cardinalities)
+    tree = junction_tree(network.parents, cardinalities)
+    cost = tree_cost(tree, network.nodes)
     if cost.largest_cells > max_clique_cells:
         raise TooDenseError(
             f"exact inference needs a table of {cost.largest_cells} cells over {len(cost.largest_clique)} variables "
             f"({shorten(cost.largest_clique)}), of {max_clique_cells} allowed; lower max_parents or join states, "
             "or estimate with bnpipe.inference.likelihood_weighting"
         )
-    return Engine(network, junction_tree(network.parents, cardinalities), cost)
+    return Engine(network, tree, cost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +70,17 @@ class Engine:
         Over the numbers of the network's nodes.
     cost : InferenceCost
         Of one row.
+    learned : Network, optional
+        Whose counts tell how certain the CPDs are. None: `network`.
+    fixed : frozenset of str
+        Nodes set from outside, see :meth:`do`.
     """
 
     network: Network
     tree: JunctionTree
     cost: InferenceCost
+    learned: Network | None = None
+    fixed: frozenset[str] = frozenset()
 
     def posterior(
         self,
@@ -80,6 +88,7 @@ class Engine:
         targets: Sequence[str] | None = None,
         *,
         likelihood: Likelihood | None = None,
+        interval: float | None = None,
         shortcut: bool = True,
         threads: int | None = None,
     ) -> Posterior:
@@ -95,6 +104,9 @@ class Engine:
         likelihood : mapping of str to array (states,) or (rows, states), optional
             Soft evidence: how likely what was seen is under each state, up to a factor. It multiplies what the
             variable's cell says. A target's own likelihood counts, other than its own cell.
+        interval : float, optional
+            Level, such as 0.95, of intervals that say how far each posterior may be off because the CPDs were estimated
+            from finitely many rows and clusters; they are the answer's `interval`. See docs/intervals.md.
         shortcut : bool
             Whether to look up where the Markov blanket is observed; the answers are the same.
         threads : int, optional
@@ -104,8 +116,12 @@ class Engine:
         ------
         EvidenceError
             A target the network does not have, a Dataset whose states differ from the network's, or a likelihood
-            that is none.
+            that is none; an `interval` that is no level.
+        NoCountsError
+            Intervals of a network that was imported.
         """
+        if interval is not None:
+            check_level(interval)
         names = self._names(targets)
         wanted = [self._number(name) for name in names]
         codes = encode(evidence, self.network.schema)
@@ -124,6 +140,14 @@ class Engine:
             dict(zip(names, tables, strict=True)),
             {name: self.network.schema[name].states for name in names},
             impossible,
+            None
+            if interval is None
+            else {
+                name: posterior_interval(
+                    self, codes, target, table, likelihood=likelihood, level=interval, threads=threads
+                )
+                for name, target, table in zip(names, wanted, tables, strict=True)
+            },
         )
 
     def log_likelihood(
@@ -211,7 +235,10 @@ class Engine:
                 )
             tables[node] = np.zeros(self.tree.cardinalities[place])
             tables[node][codes[place]] = 1.0
-        return compile(Network(self.network.schema, parents, tables=tables), max_clique_cells=self.cost.largest_cells)
+        changed = compile(
+            Network(self.network.schema, parents, tables=tables), max_clique_cells=self.cost.largest_cells
+        )
+        return replace(changed, learned=self.learned or self.network, fixed=self.fixed | set(interventions))
 
     def query(
         self,
@@ -344,6 +371,72 @@ class Engine:
         held = (np.concatenate(slots), np.concatenate(given)) if slots else given_evidence(plan, None, draws)
         answers = propagate(replace(plan, initial=initial), whole, held, scaled=True, threads=threads)
         return dict(zip(names, answers.tables, strict=True))
+
+    def family_tables(
+        self,
+        codes: Codes,
+        tables: Mapping[int, Floats],
+        *,
+        likelihood: Likelihood | None = None,
+        threads: int | None = None,
+    ) -> tuple[dict[int, Floats], Floats]:
+        """Give posteriors of the families in `tables` if those were their CPDs, and the evidence's log probability.
+
+        Parameters
+        ----------
+        codes, likelihood, threads
+            See :meth:`family_posteriors`.
+        tables : mapping of int to float64 arrays
+            CPDs by number of the node, cells in the order of the CPD; other nodes keep their own.
+
+        Returns
+        -------
+        posteriors : dict of int to float64 (rows, cells)
+            Zeros where the evidence is impossible.
+        log_mass : float64 (rows,)
+        """
+        soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
+        places, program = list(tables), self._open_program
+        plan = self._plan([len(self.network.nodes) + place for place in places], mass=True, fixed=False)
+        given = given_evidence(plan, soft, codes.shape[1])
+        answers = propagate(self._under(plan, tables), codes, given, scaled=True, threads=threads)
+        posteriors = {
+            place: np.nan_to_num(np.take(table, program.cells_of_family(place), axis=1))
+            for place, table in zip(places, answers.tables, strict=True)
+        }
+        return posteriors, answers.log_mass
+
+    def log_mass_under(
+        self,
+        codes: Codes,
+        tables: Mapping[int, Floats],
+        *,
+        likelihood: Likelihood | None = None,
+        threads: int | None = None,
+    ) -> Floats:
+        """Give the log of the sum of products, float64 (rows,), as if `tables`, which need not sum to 1, were CPDs."""
+        soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
+        plan = self._plan((), mass=True, fixed=False)
+        given = given_evidence(plan, soft, codes.shape[1])
+        return propagate(self._under(plan, tables), codes, given, scaled=True, threads=threads).log_mass
+
+    def _under(self, plan: Plan, tables: Mapping[int, Floats]) -> Plan:
+        initial = plan.initial.copy()
+        for place, table in tables.items():
+            if (slot := plan.leaf_slots.get(len(self.network.nodes) + place)) is not None:
+                initial[slot + self._open_program.cells_of_family(place)] = table.ravel()
+        return replace(plan, initial=initial)
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty:
+        """What the counts leave open about the CPDs.
+
+        Raises
+        ------
+        NoCountsError
+            The network was imported.
+        """
+        return Uncertainty(self.learned or self.network, self.fixed)
 
     def _names(self, targets: Sequence[str] | None) -> tuple[str, ...]:
         if targets is None:
