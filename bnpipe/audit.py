@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from bnpipe.counts import contingency
 from bnpipe.errors import DataError, shorten
 from bnpipe.graph import Arc, GraphDifference, Parents, arcs_of, graph_difference
@@ -207,7 +205,7 @@ def _parents(graph: Network | Parents, names: Sequence[str] = ()) -> dict[str, t
 def _audit_node(parents: tuple[str, ...], data: Dataset, node: str) -> NodeAudit:
     family = (*parents, node)
     cardinalities = [data.schema[name].cardinality for name in family]
-    rows = contingency(np.stack([data.column(name) for name in family]), cardinalities).sum(axis=-1)
+    rows = contingency(data.codes, cardinalities, variables=[data.schema.index(name) for name in family]).sum(axis=-1)
     return NodeAudit(
         node=node,
         parents=parents,

@@ -14,6 +14,7 @@ import bnpipe
 from bnpipe.data import Dataset
 from bnpipe.errors import DataError
 from bnpipe.knowledge import Knowledge
+from bnpipe.schema import MISSING
 from bnpipe.structure import arc_strength, audit
 
 
@@ -24,6 +25,19 @@ def data() -> Dataset:
     b = ["u"] * 20 + ["v"] * 20 + ["u"] * 40 + ["v"] * 3
     frame = pd.DataFrame({"a": pd.Categorical(a, categories=["x", "y", "z"]), "b": b, "c": ["l", "r"] * 41 + ["l"]})
     return Dataset.from_pandas(frame)
+
+
+def test_each_node_tells_the_rows_its_family_was_counted_on(data: Dataset):
+    """A missing cell takes its row from the families it is in, as fitting does; the audit says how many are left."""
+    codes = data.codes.copy()
+    codes[data.schema.index("a"), :10] = MISSING
+    codes[data.schema.index("c"), 5:20] = MISSING
+    gaps = Dataset(data.schema, codes)
+    parents = {"c": ("a", "b")}
+    found = audit(parents, gaps)
+    assert {node.node: node.rows for node in found.nodes} == {"a": 73, "b": 83, "c": 63}
+    network = bnpipe.fit(gaps, parents)
+    assert all(network.family_counts(node.node).rows == node.rows for node in found.nodes)
 
 
 def test_configurations_and_parameters_are_counted(data: Dataset):
