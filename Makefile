@@ -1,6 +1,6 @@
 # `make help` lists what there is. Everything is installed into .venv and nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo lock clean
+.PHONY: help setup lint format test kernels demo lock clean
 
 # Without .pyc files every Airflow task takes two seconds more to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,6 +26,14 @@ format: setup ## Put the code into shape
 
 test: lint ## Lint, then every test; ARGS go to pytest
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# numba's cache does not tell checked from unchecked code, hence the folder of its own.
+# As plain Python, searches and intervals would take hours.
+SMALL = $(wildcard $(patsubst %,tests/test_%.py,tables counts data parameters kernels scores audit junction inference))
+LARGE = $(wildcard $(patsubst %,tests/test_%.py,structure intervals classifier))
+kernels: setup ## The numeric tests with numba's bounds checks, then as plain Python
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.cache/numba-bounds $(BIN)/python -m pytest -q $(SMALL) $(LARGE) $(ARGS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(SMALL) $(ARGS)
 
 demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done
 	@$(BIN)/bnpipe demo $(ARGS)

@@ -288,10 +288,10 @@ print(data.rows, network.family_counts("v1").rows, data.codes.nbytes, peak() - b
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in KiB")
 def test_rows_are_held_as_codes_only() -> None:
-    """1 500 000 rows of 40 variables, encoded, fitted and selected from, take less than four bytes a cell."""
+    """1 500 000 rows of 40 variables, encoded, fitted and selected from, take less than five bytes a cell."""
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows, counted, held, taken = map(int, done.stdout.split())
     assert rows == 1_500_000
     assert 0.7 * rows < counted < 0.8 * rows
-    assert taken < 4 * held
+    assert taken < 5 * held
