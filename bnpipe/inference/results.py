@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,11 +28,14 @@ class Posterior(Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]])
         Names of the columns.
     impossible : bool (rows,)
         Rows whose evidence has probability zero for at least one target.
+    interval : mapping of str to float64 (rows, states, 2), optional
+        Lower and upper end for each target, if asked for; NaN where the evidence is impossible.
     """
 
     tables: Mapping[str, NDArray[np.float64]]
     states: Mapping[str, tuple[str, ...]]
     impossible: NDArray[np.bool_]
+    interval: Mapping[str, NDArray[np.float64]] | None = field(default=None, kw_only=True)
 
     def __getitem__(self, target: str) -> NDArray[np.float64]:
         return self.tables[target]
