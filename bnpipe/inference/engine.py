@@ -140,7 +140,7 @@ class Engine:
             dict(zip(names, tables, strict=True)),
             {name: self.network.schema[name].states for name in names},
             impossible,
-            None
+            interval=None
             if interval is None
             else {
                 name: posterior_interval(
@@ -366,9 +366,13 @@ class Engine:
                 )
             if (slot := plan.leaf_slots.get(len(self.network.nodes) + place)) is not None:
                 slots.append(slot + self._open_program.cells_of_family(place).astype(np.int64))
-                given.append(table)
+                given.append(np.asarray(table, dtype=np.float64))
                 initial[slots[-1]] = 1.0
-        held = (np.concatenate(slots), np.concatenate(given)) if slots else given_evidence(plan, None, draws)
+        held = (
+            (np.concatenate(slots), np.ascontiguousarray(np.concatenate(given)))
+            if slots
+            else given_evidence(plan, None, draws)
+        )
         answers = propagate(replace(plan, initial=initial), whole, held, scaled=True, threads=threads)
         return dict(zip(names, answers.tables, strict=True))
 
