@@ -101,9 +101,9 @@ def explain(plan: Plan, codes: Codes, given: Given, *, threads: int | None) -> t
 
 
 def _over_chunks(work: Callable[[int], None], rows: int, threads: int | None) -> None:
-    if rows <= _CHUNK:
+    if 0 < rows <= _CHUNK:
         work(0)
-    else:
+    elif rows:
         from bnpipe.kernels import in_threads
 
         in_threads(work, range(0, rows, _CHUNK), threads)
