@@ -305,7 +305,7 @@ class Sample:
     def score_extensions(self, family: Family, candidates: Sequence[int], score: Score) -> FloatArray:
         """Score a family with each of the candidates as one parent more, float64 (candidates,), nats."""
         scores = np.empty(len(candidates))
-        narrow = np.array([self._is_narrow(family, candidate) for candidate in candidates], dtype=bool)
+        narrow = self._are_narrow(family, candidates)
         if narrow.any():
             chosen = [candidate for candidate, few in zip(candidates, narrow, strict=True) if few]
             scores[narrow] = self._score_narrow(family, chosen, score)
@@ -314,9 +314,20 @@ class Sample:
             scores[~narrow] = self._score_wide(family, chosen, score)
         return scores
 
-    def _is_narrow(self, family: Family, candidate: int) -> bool:
-        words = len(family.cells) * (self.cardinalities[candidate] - 1) * self.bitmaps.cost
-        return words < self._histogram_cost((candidate,)) and self._has_bitmaps((*family.members, candidate))
+    def _are_narrow(self, family: Family, candidates: Sequence[int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which candidates are counted sooner by bitmaps, bool (candidates,)."""
+        if not self._has_bitmaps(family.members):
+            return np.zeros(len(candidates), dtype=bool)
+        most = self._histogram_cost((0,)) / (len(family.cells) * self.bitmaps.cost)
+        few: np.ndarray[Any, np.dtype[np.bool_]] = self._states_to_count[list(candidates)] < most
+        return few
+
+    @cached_property
+    def _states_to_count(self) -> FloatArray:
+        """States of each variable but one; infinite where there are no bitmaps."""
+        states = np.array(self.cardinalities, dtype=np.float64) - 1
+        states[np.array(self.bitmaps.firsts) < 0] = np.inf
+        return states
 
     def _has_bitmaps(self, members: Sequence[int]) -> bool:
         return all(self.bitmaps.firsts[member] >= 0 for member in members)

@@ -1,4 +1,4 @@
-"""Hill climbing over directed acyclic graphs: add, delete, reverse; equivalent graphs; tabu walks; restarts.
+"""Hill climbing over directed acyclic graphs: add, delete, reverse; equivalent graphs; mending; tabu walks; restarts.
 
 ``delta[p, c]`` is what the score gains when p is toggled among the parents of c; a reversal is two toggles. A move
 changes the parents of at most two children, and only their columns of the matrix are computed again, and of those
@@ -9,6 +9,9 @@ References
 ----------
 Heckerman, D., Geiger, D. & Chickering, D. M. (1995). Learning Bayesian networks. Machine Learning 20, 197-243.
 Castelo, R. & Kocka, T. (2003). On inclusion-driven learning of Bayesian networks. JMLR 4, 527-574.
+Moore, A. & Wong, W.-K. (2003). Optimal reinsertion. ICML, 552-559.
+Grzegorczyk, M. & Husmeier, D. (2008). Improving the structure MCMC sampler for Bayesian networks by introducing a new
+    edge reversal move. Machine Learning 71, 265-305.
 Glover, F. (1989). Tabu search, part I. ORSA Journal on Computing 1, 190-206.
 """
 
@@ -24,7 +27,7 @@ import numpy as np
 
 from bnpipe.graph import Parents, arcs_of
 from bnpipe.knowledge import Knowledge
-from bnpipe.scores import Family, FloatArray, IntArray, Sample, Score
+from bnpipe.scores import Family, FloatArray, Sample, Score
 
 BoolMatrix: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Progress: TypeAlias = Callable[[int, float], None]
@@ -33,6 +36,8 @@ _TIE: Final = 1e-9
 _TURNS_A_STEP: Final = 5
 _FULL_TURNS: Final = 5
 _TOGGLE, _REVERSE = 0, 1
+_TENURE: Final = 10
+"""Moves for which a changed pair is left alone in a tabu walk."""
 _WORTH_THREADS: Final = 2_000_000
 """Rows times families above which counting is shared out to threads: about a millisecond's work."""
 
@@ -137,23 +142,23 @@ class HillClimber:
         self._above = self._parents.copy()
         self._set(constraints.required if start is None else start, range(nodes))
 
-    def search(self, *, tabu: int = 0, restarts: int = 0, seed: int = 0) -> Found:
-        """Climb, walk on with a tabu list if asked, then again from disturbed copies of the best graph."""
+    def search(self, *, tabu: int = 0, restarts: int = 0, mending: int = 0, seed: int = 0) -> Found:
+        """Climb, mend, walk on with a tabu list if asked, then again from disturbed copies of the best graph."""
         self._best = self._found()
         try:
-            self._ascend(tabu, np.random.default_rng((seed, 0)))
+            self._ascend(tabu, mending, np.random.default_rng((seed, 0)))
             for restart in range(1, restarts + 1):
                 rng = np.random.default_rng((seed, restart))
                 self._restore(self._best)
                 self._disturb(rng)
-                self._ascend(tabu, rng)
+                self._ascend(tabu, mending, rng)
         except _OutOfTimeError:
             self.cut = True
             self._keep(self._found())
         return self._best
 
-    def _ascend(self, tabu: int, rng: np.random.Generator) -> None:
-        """Climb; from an optimum on through equivalent graphs, `_FULL_TURNS` times in vain; then downhill if asked."""
+    def _ascend(self, tabu: int, mending: int, rng: np.random.Generator) -> None:
+        """Climb; from an optimum on through equivalent graphs, `_FULL_TURNS` times in vain; mend; then downhill."""
         best = self._climb(rng)
         patience = _FULL_TURNS
         while patience:
@@ -162,9 +167,52 @@ class HillClimber:
             found = self._climb(rng)
             best, patience = (found, _FULL_TURNS) if self._is_better(found, best) else (best, patience - 1)
         self._keep(best)
+        best = self._mend(best, mending, rng)
+        self._keep(best)
         if tabu:
             self._restore(best)
             self._keep(self._walk(best, tabu, rng))
+
+    def _mend(self, best: Found, rounds: int, rng: np.random.Generator) -> Found:
+        """Tear a small part of the graph out and climb again, until `rounds` of that brought nothing better.
+
+        Wrong directions hold each other in place: to turn one arc several families have to change at once. So in turn
+        an arc is reversed and both its ends lose their other parents (Grzegorczyk & Husmeier 2008), or a node and its
+        neighbours lose all their arcs (after Moore & Wong 2003). What was scored before is in the cache.
+        """
+        patience, turn = rounds, 0
+        while patience and best.parents.any():
+            self._restore(best)
+            self._tear_out(rng) if turn else self._turn_families(rng)
+            found = self._climb(rng)
+            best, patience = (found, rounds) if self._is_better(found, best) else (best, patience - 1)
+            self._keep(best)
+            turn = 1 - turn
+        return best
+
+    def _turn_families(self, rng: np.random.Generator) -> None:
+        """Reverse a random arc whose ends first lose all parents."""
+        arcs = np.argwhere(self._parents)
+        parent, child = arcs[rng.integers(len(arcs))].tolist()
+        limits = self.constraints
+        for node in (parent, child):
+            self._cut((other, node) for other in np.flatnonzero(self._parents[:, node]).tolist())
+        joined = self._above[child, parent] or self._above[parent, child]
+        if limits.allowed[child, parent] and not joined and self._parents[:, parent].sum() < limits.max_parents:
+            self._move(_TOGGLE, child, parent)
+
+    def _tear_out(self, rng: np.random.Generator) -> None:
+        """Take all arcs from a random node and its neighbours."""
+        node = int(rng.integers(len(self._local)))
+        for torn in (node, *np.flatnonzero(self._parents[:, node] | self._parents[node]).tolist()):
+            self._cut((other, torn) for other in np.flatnonzero(self._parents[:, torn]).tolist())
+            self._cut((torn, other) for other in np.flatnonzero(self._parents[torn]).tolist())
+
+    def _cut(self, arcs: Iterable[tuple[int, int]]) -> None:
+        """Delete arcs, but for required ones."""
+        for parent, child in arcs:
+            if not self.constraints.required[parent, child]:
+                self._move(_TOGGLE, parent, child)
 
     def _climb(self, rng: np.random.Generator) -> Found:
         while self._step():
@@ -178,7 +226,7 @@ class HillClimber:
         reversals that say nothing are no moves: both would only lead back (Glover 1989).
         """
         pairs = len(self._local) * (len(self._local) - 1) // 2
-        tenure = min(tabu, 1 + pairs // 4)
+        tenure = min(tabu, _TENURE, 1 + pairs // 4)
         free_from = np.zeros(self._parents.shape, dtype=np.int64)
         moment, patience = 0, tabu
         while patience:
@@ -255,21 +303,19 @@ class HillClimber:
             self.progress(self.moves, self._current())
 
     def _fill(self) -> None:
-        """Compute the stale entries of the delta matrix that are not in the cache."""
+        """Compute the stale entries of the delta matrix."""
         self._forget()
         work: list[tuple[int, list[int]]] = []
         children = np.flatnonzero(self._stale.any(axis=0)).tolist()
         for child in children:
-            wanted = np.flatnonzero(self._stale[:, child] & np.isnan(self._column(child)))
-            present = self._parents[wanted, child]
-            for parent in wanted[present].tolist():
+            stale, parents = self._stale[:, child], self._parents[:, child]
+            for parent in np.flatnonzero(stale & parents).tolist():
                 self._column(child)[parent] = self._family(child, self._masks[child] ^ (1 << parent))[1]
-            if not present.all():
-                work.append((child, wanted[~present].tolist()))
+            if added := np.flatnonzero(stale & ~parents).tolist():
+                work.append((child, added))
         self._score_additions(work)
         for child in children:
-            sign = np.where(self._parents[:, child], -1.0, 1.0)
-            self._delta[:, child] = self._column(child) - self._local[child] + sign * self.score.arc_prior
+            self._load(child)
 
     def _score_additions(self, work: list[tuple[int, list[int]]]) -> None:
         """Score children with one parent more; threads share out the candidates, each of which is one thread's."""
@@ -313,50 +359,41 @@ class HillClimber:
             self._families.clear()
 
     def _move(self, kind: int, parent: int, child: int) -> None:
-        present = bool(self._parents[parent, child])
         self._toggle(parent, child)
-        if present:
-            self._disconnected(child)
         if kind == _REVERSE:
             self._toggle(child, parent)
-            self._connected(child, parent)
             self._changed(parent)
-        elif not present:
-            self._connected(parent, child)
         self._changed(child)
 
     def _toggle(self, parent: int, child: int) -> None:
-        self._parents[parent, child] = not self._parents[parent, child]
+        from bnpipe.kernels.moves import toggle
+
+        toggle(self._parents, self._above, parent, child)
         self._masks[child] ^= 1 << parent
 
     def _changed(self, child: int) -> None:
-        self._delta[:, child] = np.nan
         self._local[child] = self._family(child, self._masks[child])[1]
+        self._load(child)
 
-    def _connected(self, parent: int, child: int) -> None:
-        from bnpipe.kernels.moves import connect
-
-        connect(self._above, parent, child)
-
-    def _disconnected(self, child: int) -> None:
-        """Find again what stands above `child` and all below it; who had less above comes first: parents first."""
-        from bnpipe.kernels.moves import disconnect
-
-        touched: IntArray = np.append(np.flatnonzero(self._above[:, child]), child)
-        in_order = touched[np.argsort(self._above[touched].sum(axis=1), kind="stable")]
-        disconnect(self._parents, in_order, self._above)
+    def _load(self, child: int) -> None:
+        """Take what is known of a child's moves from the cache."""
+        gains = self._column(child) - self._local[child]
+        if self.score.arc_prior:
+            gains += np.where(self._parents[:, child], -self.score.arc_prior, self.score.arc_prior)
+        self._delta[:, child] = gains
 
     def _restore(self, found: Found) -> None:
         changed = (self._parents != found.parents).any(axis=0)
         self._set(found.parents, np.flatnonzero(changed).tolist())
 
     def _set(self, parents: BoolMatrix, changed: Iterable[int]) -> None:
-        self._parents = parents.copy()
-        self._above = np.zeros_like(parents)
-        for parent, child in np.argwhere(parents).tolist():
-            self._connected(parent, child)
+        changed = list(changed)
         for child in changed:
-            self._masks[child] = sum(1 << parent for parent in np.flatnonzero(parents[:, child]).tolist())
+            for parent in np.flatnonzero(self._parents[:, child] & ~parents[:, child]).tolist():
+                self._toggle(parent, child)
+        for child in changed:
+            for parent in np.flatnonzero(parents[:, child] & ~self._parents[:, child]).tolist():
+                self._toggle(parent, child)
             self._changed(child)
 
     def _disturb(self, rng: np.random.Generator) -> None:

@@ -119,14 +119,16 @@ def learn_structure(  # noqa: PLR0917
     *,
     equivalent_sample_size: float = 10.0,
     start: Parents | None = None,
+    mending: int | None = None,
     max_seconds: float | None = None,
 ) -> LearnedStructure:
     """Learn a graph by hill climbing: the best of adding, deleting or reversing an arc until nothing helps.
 
     Which of equivalent graphs the climb happens to draw decides where it ends. So after each move a few arcs whose
     direction says nothing are turned at random, and from an optimum the climb goes on through equivalent graphs until
-    that has helped no more for a few times. The result depends on the rows, the options, the seed and the names of
-    the variables only: neither on the order of rows or columns nor on `threads`.
+    that has helped no more for a few times. Then small parts are torn out and grown again (`mending`). The result
+    depends on the rows, the options, the seed and the names of the variables only: neither on the order of rows or
+    columns nor on `threads`.
 
     Parameters
     ----------
@@ -152,6 +154,9 @@ def learn_structure(  # noqa: PLR0917
         In rows, of ``bdeu`` and ``bds``.
     start : mapping of str to sequence of str or None
         The graph to begin with; a variable that is not named has no parents. None: the required arcs.
+    mending : int or None
+        How often in a row tearing a small part out and climbing again may be in vain before the search ends; None: as
+        often as there are variables; 0: never, which is plain hill climbing.
     max_seconds : float or None
         Wall-clock time after which the best graph met so far is returned, with `cut` set. A search that was cut
         depends on the machine's speed; one that was not does not.
@@ -168,7 +173,7 @@ def learn_structure(  # noqa: PLR0917
         The knowledge contradicts itself, or the start or the result breaks it.
     """
     started = time.perf_counter()
-    _check_options(max_parents=max_parents, tabu=tabu, restarts=restarts, threads=threads)
+    _check_options(max_parents=max_parents, tabu=tabu, restarts=restarts, threads=threads, mending=mending)
     knowledge = knowledge or Knowledge()
     knowledge.check(data.schema.names, max_parents)
     begin = None if start is None else _checked_start(start, data.schema.names, knowledge, max_parents)
@@ -182,7 +187,8 @@ def learn_structure(  # noqa: PLR0917
         max_seconds=_seconds(max_seconds) - (time.perf_counter() - started),
         progress=progress,
     )
-    found = climber.search(tabu=tabu, restarts=restarts, seed=seed)
+    rounds = len(sample.names) if mending is None else mending
+    found = climber.search(tabu=tabu, restarts=restarts, mending=rounds, seed=seed)
     parents = found.named(sample.names, data.schema.names)
     if broken := knowledge.violations(parents, max_parents):
         raise KnowledgeError(f"the learned graph breaks what was asked: {shorten(broken)}; please report this")

@@ -44,9 +44,9 @@ def test_bic_is_at_least_pgmpys(name: str, rows: int):
 def test_tabu_walks_downhill_and_returns_the_best():
     """A walk goes on below the optimum it leaves, and what comes back is never worse than without it."""
     data = sample(published("alarm"), 1000, seed=1)
-    plain = learn_structure(data)
+    plain = learn_structure(data, mending=0)
     told: list[float] = []
-    walked = learn_structure(data, tabu=30, progress=lambda moves, score: told.append(score))
+    walked = learn_structure(data, tabu=30, mending=0, progress=lambda moves, score: told.append(score))
     assert any(after < before - 1 for before, after in itertools.pairwise(told))
     assert walked.score >= plain.score
     assert walked.score == pytest.approx(max(told), rel=1e-12)
@@ -56,15 +56,56 @@ def test_tabu_walks_downhill_and_returns_the_best():
 def test_restarts_never_end_lower():
     """Each restart begins from the best graph so far, which is kept unless beaten."""
     data = sample(published("alarm"), 500, seed=5)
-    scores = [learn_structure(data, restarts=restarts).score for restarts in (0, 1, 3)]
+    scores = [learn_structure(data, restarts=restarts, mending=0).score for restarts in (0, 1, 3)]
     assert all(after > before - 1e-9 for before, after in itertools.pairwise(scores))
     assert scores[0] < scores[-1] - 0.1
+
+
+def test_mending_gets_out_of_local_optima():
+    """On samples of three networks mending never ends lower than plain climbing, and mostly higher."""
+    gains = []
+    for name in ("insurance", "child", "alarm"):
+        for seed in range(3):
+            data = sample(published(name), 1000, seed)
+            gains.append(learn_structure(data).score - learn_structure(data, mending=0).score)
+    assert min(gains) > -1e-6
+    assert sum(gain > 1.0 for gain in gains) >= 5
+
+
+def test_a_search_begins_where_it_is_told():
+    """From the generating graph the climb never ends lower; a start that breaks what was asked is refused."""
+    network = published("alarm")
+    data = sample(network, 2000, seed=3)
+    before = score_structure(data, network.parents)
+    learned = learn_structure(data, start=network.parents, mending=0)
+    assert learned.score >= before
+    assert learn_structure(data, start=learned.parents, mending=0).moves == 0
+    with pytest.raises(KnowledgeError, match=r"start graph.*cycle"):
+        learn_structure(data, start={"HISTORY": ("CVP",), "CVP": ("HISTORY",)})
+    with pytest.raises(KnowledgeError, match=r"start graph.*HISTORY -> CVP"):
+        learn_structure(data, start={"CVP": ("HISTORY",)}, knowledge=Knowledge(forbidden=(("HISTORY", "CVP"),)))
+    with pytest.raises(DataError, match=r"start graph.*'?NOBODY"):
+        learn_structure(data, start={"CVP": ("NOBODY",)})
+
+
+def test_a_time_limit_gives_the_best_so_far():
+    """A search that is cut says so and returns a valid graph with its score; one in time does not say so."""
+    data = sample(published("alarm"), 5000, seed=1)
+    cut = learn_structure(data, max_seconds=1e-6)
+    assert cut.cut
+    assert cut.score == pytest.approx(score_structure(data, cut.parents), rel=1e-12)
+    whole = learn_structure(data, max_seconds=300)
+    assert not whole.cut
+    assert whole.parents == learn_structure(data).parents
+    assert whole.score > cut.score
+    with pytest.raises(DataError, match="max_seconds"):
+        learn_structure(data, max_seconds=0)
 
 
 def test_the_seed_decides():
     """The same seed gives the same graph, and among a few seeds there is another one."""
     data = sample(published("alarm"), 300, seed=1)
-    graphs = [learn_structure(data, seed=seed).parents for seed in (0, 0, 1, 2, 3)]
+    graphs = [learn_structure(data, seed=seed, mending=0).parents for seed in (0, 0, 1, 2, 3)]
     assert graphs[0] == graphs[1]
     assert any(graph != graphs[0] for graph in graphs)
 
@@ -195,7 +236,7 @@ def test_nothing_to_learn_from_is_said(frame: pd.DataFrame, says: str):
         learn_structure(Dataset.from_pandas(frame))
 
 
-@pytest.mark.parametrize("option", ["max_parents", "tabu", "restarts", "threads"])
+@pytest.mark.parametrize("option", ["max_parents", "tabu", "restarts", "threads", "mending"])
 def test_options_out_of_range_are_named(option: str):
     """A negative or fractional option is refused by name."""
     data = sample(published("asia"), 10, seed=0)
@@ -213,9 +254,10 @@ def test_small_data_are_learned():
 
 
 def test_progress_is_told_of_every_move():
-    """The callback sees moves counted up; without a tabu walk the score only rises."""
+    """The callback sees moves counted up; without mending or a tabu walk the score only rises."""
     told: list[tuple[int, float]] = []
-    learned = learn_structure(sample(published("asia"), 2000, 1), progress=lambda *step: told.append(step))
+    data = sample(published("asia"), 2000, 1)
+    learned = learn_structure(data, mending=0, progress=lambda *step: told.append(step))
     assert [moves for moves, _ in told] == list(range(1, learned.moves + 1))
     assert all(after > before - 1e-9 for (_, before), (_, after) in itertools.pairwise(told))
     assert told[-1][1] == pytest.approx(learned.score, rel=1e-12)

@@ -118,7 +118,7 @@ def covered_arcs(parents: Any, allowed: Any, required: Any, max_parents: Any, fo
 
 
 @kernel(types.void, array("boolean", 2, writable=True), types.int64, types.int64)
-def connect(above: Any, parent: Any, child: Any) -> None:
+def _connect(above: Any, parent: Any, child: Any) -> None:
     """Put `parent` and all above it above `child` and all below it."""
     nodes = above.shape[0]
     for node in range(nodes):
@@ -128,10 +128,22 @@ def connect(above: Any, parent: Any, child: Any) -> None:
             above[node, parent] = True
 
 
-@kernel(types.void, array("boolean", 2), array("int64"), array("boolean", 2, writable=True))
-def disconnect(parents: Any, touched: Any, above: Any) -> None:
-    """Find again what stands above the `touched` nodes, which come parents first."""
+@kernel(types.void, array("boolean", 2), array("boolean", 2, writable=True), types.int64)
+def _disconnect(parents: Any, above: Any, child: Any) -> None:
+    """Find again what stands above `child` and all below it: who had less above comes first, so parents first."""
     nodes = parents.shape[0]
+    heights = np.full(nodes, -1, dtype=np.int64)
+    starts = np.zeros(nodes + 1, dtype=np.int64)
+    for node in range(nodes):
+        if node == child or above[node, child]:
+            heights[node] = above[node].sum()
+            starts[heights[node] + 1] += 1
+    starts = np.cumsum(starts)
+    touched = np.empty(starts[-1], dtype=np.int64)
+    for node in range(nodes):
+        if heights[node] >= 0:
+            touched[starts[heights[node]]] = node
+            starts[heights[node]] += 1
     for node in touched:
         above[node] = False
         for parent in range(nodes):
@@ -139,3 +151,13 @@ def disconnect(parents: Any, touched: Any, above: Any) -> None:
                 for other in range(nodes):
                     above[node, other] |= above[parent, other]
                 above[node, parent] = True
+
+
+@kernel(types.void, array("boolean", 2, writable=True), array("boolean", 2, writable=True), types.int64, types.int64)
+def toggle(parents: Any, above: Any, parent: Any, child: Any) -> None:
+    """Add the arc, or delete it if it is there."""
+    parents[parent, child] = not parents[parent, child]
+    if parents[parent, child]:
+        _connect(above, parent, child)
+    else:
+        _disconnect(parents, above, child)
