@@ -39,16 +39,15 @@ def answer_timed(
     """
     data = _evidence(network, target, share, of_rows, seed).select(np.arange(rows))
     targets = (target,) if target else data.schema.names
-    started = time.perf_counter()
     variant, made = _quickest(engine, kind, network, targets, data)
-    compiled = time.perf_counter() - started
     prepared = made.prepare(data)
+    made.refused = 0
     with limited(limit):
         started = time.perf_counter()
         found = _ask(made, kind, prepared, targets)
         seconds = time.perf_counter() - started
     _keep(Path(answers), kind, made, found)
-    return {"seconds": seconds / rows, "rows": rows, "variant": variant, "compiling": compiled}
+    return {"seconds": seconds / rows, "rows": rows, "variant": variant, "refused": made.refused}
 
 
 def query_timed(

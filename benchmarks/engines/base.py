@@ -45,9 +45,15 @@ class Answerer(ABC):
     network : Network
     variant : str
         One of `variants`, where the engine has several algorithms.
+
+    Attributes
+    ----------
+    refused : int
+        Rows it could not answer so far; their codes are missing.
     """
 
     variants: tuple[str, ...] = ("",)
+    refused: int = 0
 
     @abstractmethod
     def __init__(self, network: Network, variant: str = "") -> None: ...

@@ -52,14 +52,16 @@ class PgmpyAnswerer(Answerer):
         return evidence(data)
 
     def posteriors(self, prepared: list[dict[str, str]], targets: Sequence[str]) -> Tables:
-        """Ask row by row for the targets that are not observed; NaN for the others."""
+        """Ask target by target for those that are not observed; NaN for the others.
+
+        All targets in one query would make their joint table first, which no memory holds.
+        """
         states = {target: self._network.schema[target].states for target in targets}
         found = {target: np.full((len(prepared), len(states[target])), np.nan) for target in targets}
         for row, observed in enumerate(prepared):
-            free = [target for target in targets if target not in observed]
-            factors = self._engine.query(free, evidence=observed, joint=False, show_progress=False) if free else {}
-            for target in free:
-                found[target][row] = [factors[target].get_value(**{target: state}) for state in states[target]]
+            for target in targets:
+                if target not in observed:
+                    found[target][row] = self.query(observed, target)
         return found
 
     def log_likelihood(self, prepared: list[dict[str, str]]) -> Any:

@@ -57,6 +57,7 @@ class PyagrumAnswerer(Answerer):
     def __init__(self, network: Network, variant: str = variants[0]) -> None:
         import pyagrum
 
+        self._pyagrum: Any = pyagrum
         self._names = network.nodes
         self._network = pyagrum_network(pyagrum, network)
         self._engine = getattr(pyagrum, variant)(self._network)
@@ -95,12 +96,18 @@ class PyagrumAnswerer(Answerer):
         found = []
         for observed in prepared:
             self._engine.setEvidence(observed)
-            found.append(self._engine.mpe())
+            try:
+                found.append(self._engine.mpe())
+            except self._pyagrum.FatalError:  # "Empty tensor", on some rows of ALARM
+                found.append(None)
+                self.refused += 1
         return found
 
     def codes(self, explanations: list[Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Read the codes."""
-        return np.array([[state[name] for name in self._names] for state in explanations], dtype=np.uint8).T
+        nothing = [MISSING] * len(self._names)
+        rows = [nothing if state is None else [state[name] for name in self._names] for state in explanations]
+        return np.array(rows, dtype=np.uint8).T
 
     def questions(self, data: Dataset, *, by_name: bool) -> list[Any]:
         """Give dicts of state names, or of codes."""
