@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from bnpipe.inference.contraction import NONE, Contraction
 
-_WORKSPACE: Final = 2**17
-"""Cells of a workspace, a megabyte: about half of a core's second cache."""
+_WORKSPACE: Final = 2**18
+"""Cells of a workspace, two megabytes: about a core's second cache."""
 
-_MOST_LANES: Final = 64
+_MOST_LANES: Final = 128
 
 UP, DOWN = 0, 1
 
