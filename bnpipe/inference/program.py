@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from bnpipe.inference.contraction import NONE, Contraction
 
-_WORKSPACE: Final = 2**18
-"""Cells of a workspace, two megabytes: about a core's second cache."""
+_CACHED: Final = 2**17
+"""Cells of a workspace that stays in a core's second cache: a megabyte, half of it."""
 
-_MOST_LANES: Final = 128
+_HELD: Final = 2**25
+"""Cells of the largest workspace that is made wider than need be: 256 MiB for each thread."""
+
+_LEAST_LANES, _MOST_LANES = 16, 128
+"""Rows at a time: fewer than 16 leave vector units idle, whatever the cache says; more than 128 gain nothing."""
 
 UP, DOWN = 0, 1
 
@@ -113,7 +117,7 @@ class Program:
             before += self._size((DOWN, leaf))
         return Plan(
             slots=slots,
-            lanes=min(max(_WORKSPACE // slots, 1), _MOST_LANES),
+            lanes=_lanes(slots),
             leaves=np.array(
                 [(p if p < self.tree.variables else NONE, slot_of[UP, p], self._size((UP, p))) for p in leaves],
                 dtype=np.int64,
@@ -218,3 +222,9 @@ class Program:
         slots = [places + np.int32(base) for places, base in zip(terms.places, bases, strict=True)]
         slots += [np.zeros(count, dtype=np.int32)] * (2 - len(slots))
         return slots[0], slots[1], np.ones(count) if terms.constants is None else terms.constants
+
+
+def _lanes(slots: int) -> int:
+    """Choose how many rows go through a workspace together."""
+    wide = min(max(_CACHED // slots, _LEAST_LANES), _MOST_LANES)
+    return max(min(wide, _HELD // slots), 1)
