@@ -43,6 +43,8 @@ DRAWS: Final = 500
 _PSEUDO_COUNTS: Final = np.geomspace(0.01, 2.0, 12)
 _FEW_CLUSTERS: Final = 2.0
 _MOST_LEVERAGE: Final = 0.95
+_PRIOR_SPREAD: Final = 1.0
+"""Standard deviation of the log of a pseudo-count, how far the prior may be wrong."""
 _EQUAL: Final = 1e-9
 
 _log_gamma = np.frompyfunc(math.lgamma, 1, 1)
@@ -99,7 +101,7 @@ class FamilyUncertainty:
         what the prior gets wrong it gets wrong in all rows at once.
         """
         rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
-        prior = self.pseudo_count * np.exp(rng.standard_normal((1, self.states, draws)))
+        prior = self.pseudo_count * np.exp(_PRIOR_SPREAD * rng.standard_normal((1, self.states, draws)))
         gammas = rng.standard_gamma(self.effective[:, :, None] + prior) + 1e-300
         gammas /= gammas.sum(axis=1, keepdims=True)
         return gammas.reshape(-1, draws)

@@ -129,7 +129,7 @@ def _block(
     mass = engine.log_mass_under(clamped, held.support, likelihood=likelihood, threads=threads)
     supported = ~np.isneginf(mass.reshape(states, rows)).T
     only = supported & (supported.sum(axis=1, keepdims=True) == 1)
-    ends[..., 0] = np.where(supported, ends[..., 0], 0.0)
+    ends[..., 0] = np.where(supported | (ends[..., 0] == 1.0), ends[..., 0], 0.0)  # 1: what is set, or has one state
     ends[..., 1] = np.where(only, 1.0, ends[..., 1])
     return ends
 
