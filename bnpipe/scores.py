@@ -368,13 +368,13 @@ class Sample:
 
         codes, cells = self.codes(family.members)
         starts = np.append(_starts(cells), len(cells))
-        scores = np.empty(len(candidates))
+        scores, (kind, amount) = np.empty(len(candidates)), score.arguments(self.rows)
         for place, candidate in enumerate(candidates):
             states = self.cardinalities[candidate]
             table = np.zeros(len(cells) * states, dtype=np.int64)
             count_pairs(codes, self.columns[candidate], states, self.weights, table)
-            arguments = (*score.arguments(self.rows), table, starts, states, family.size * states, family.states)
-            scores[place] = local_score(*arguments, self.known)
+            size = family.size * states
+            scores[place] = local_score(kind, amount, table, starts, states, size, family.states, self.known)
         return scores
 
     def codes(self, members: Sequence[int]) -> tuple[CodeArray, IntArray]:

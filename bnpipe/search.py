@@ -34,7 +34,8 @@ Progress: TypeAlias = Callable[[int, float], None]
 
 _TIE: Final = 1e-9
 _TURNS_A_STEP: Final = 5
-_FULL_TURNS: Final = 5
+FULL_TURNS: Final = 5
+"""How often in a row climbing on from an equivalent graph may be in vain."""
 _TOGGLE, _REVERSE = 0, 1
 _TENURE: Final = 10
 """Moves for which a changed pair is left alone in a tabu walk."""
@@ -142,8 +143,11 @@ class HillClimber:
         self._above = self._parents.copy()
         self._set(constraints.required if start is None else start, range(nodes))
 
-    def search(self, *, tabu: int = 0, restarts: int = 0, mending: int = 0, seed: int = 0) -> Found:
+    def search(
+        self, *, tabu: int = 0, restarts: int = 0, mending: int = 0, turning: int = FULL_TURNS, seed: int = 0
+    ) -> Found:
         """Climb, mend, walk on with a tabu list if asked, then again from disturbed copies of the best graph."""
+        self._turning = turning
         self._best = self._found()
         try:
             self._ascend(tabu, mending, np.random.default_rng((seed, 0)))
@@ -158,14 +162,14 @@ class HillClimber:
         return self._best
 
     def _ascend(self, tabu: int, mending: int, rng: np.random.Generator) -> None:
-        """Climb; from an optimum on through equivalent graphs, `_FULL_TURNS` times in vain; mend; then downhill."""
+        """Climb; from an optimum on through equivalent graphs until that is in vain; mend; then downhill."""
         best = self._climb(rng)
-        patience = _FULL_TURNS
+        patience = self._turning
         while patience:
             self._restore(best)
             self._turn(rng, int(best.parents.sum()))
             found = self._climb(rng)
-            best, patience = (found, _FULL_TURNS) if self._is_better(found, best) else (best, patience - 1)
+            best, patience = (found, self._turning) if self._is_better(found, best) else (best, patience - 1)
         self._keep(best)
         best = self._mend(best, mending, rng)
         self._keep(best)

@@ -115,7 +115,7 @@ def arc_strength(
     def replicate(number: int) -> PartialGraph:
         nonlocal done
         drawn = resampler.draw(np.random.default_rng((seed, number)))
-        found = HillClimber(drawn, scorer, limits).search(tabu=tabu)
+        found = HillClimber(drawn, scorer, limits).search(tabu=tabu, turning=1)
         with lock:
             done += 1
             if progress is not None:
