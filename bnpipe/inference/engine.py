@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnpipe.data import Dataset
 from bnpipe.errors import EvidenceError, TooDenseError, shorten
-from bnpipe.inference.contraction import contraction
-from bnpipe.inference.evidence import Likelihood, SoftEvidence, check_codes, encode, encode_cells, soft_evidence
-from bnpipe.inference.lookup import Families
-from bnpipe.inference.program import Plan, Program
+from bnpipe.inference.compiled import Compiled
+from bnpipe.inference.evidence import Likelihood, check_codes, encode, encode_cells, soft_evidence
 from bnpipe.inference.results import Explanation, FamilyPosterior, Posterior
-from bnpipe.inference.run import Answers, explain, given_evidence, propagate
+from bnpipe.inference.run import explain, given_evidence, propagate
 from bnpipe.inference.uncertainty import Uncertainty, check_level, posterior_interval
 from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, JunctionTree, junction_tree, tree_cost
 from bnpipe.network import Network
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 
 Codes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float64]
-
-_LOG_FAINT: Final = -650.0
-_MOST_PLANS: Final = 256
 
 
 def compile(network: Network, *, max_clique_cells: int = MAX_CLIQUE_CELLS) -> Engine:  # noqa: A001
@@ -128,9 +123,9 @@ class Engine:
         rows = codes.shape[1]
         soft = soft_evidence(likelihood, self.network.schema, rows) if likelihood else None
         if shortcut and soft is None:
-            tables = self._look_up_first(codes, wanted, threads)
+            tables = self._compiled.look_up_first(codes, wanted, threads)
         else:
-            tables = self._propagate(self._plan(wanted), codes, soft, threads).tables
+            tables = self._compiled.propagate(self._compiled.plan(wanted), codes, soft, threads).tables
         if soft is not None:
             tables = [_times(table, soft.values.get(target)) for target, table in zip(wanted, tables, strict=True)]
         impossible = np.zeros(rows, dtype=np.bool_)
@@ -166,11 +161,14 @@ class Engine:
         codes = encode(evidence, self.network.schema)
         if likelihood:
             soft = soft_evidence(likelihood, self.network.schema, codes.shape[1])
-            return self._propagate(self._plan((), mass=True), codes, soft, threads).log_mass + soft.log_peak
-        partial, total = self._families.log_likelihood(codes)
+            return (
+                self._compiled.propagate(self._compiled.plan((), mass=True), codes, soft, threads).log_mass
+                + soft.log_peak
+            )
+        partial, total = self._compiled.families.log_likelihood(codes)
         if partial.size:
-            total[partial] = self._propagate(
-                self._plan((), mass=True), codes.take(partial, axis=1), None, threads
+            total[partial] = self._compiled.propagate(
+                self._compiled.plan((), mass=True), codes.take(partial, axis=1), None, threads
             ).log_mass
         return total
 
@@ -178,7 +176,7 @@ class Engine:
         """Give every node's distribution when nothing is observed, float64 (states,)."""
         everything = range(len(self.network.nodes))
         nothing = np.full((len(self.network.nodes), 1), MISSING, dtype=np.uint8)
-        tables = self._propagate(self._plan(everything), nothing, None, 1).tables
+        tables = self._compiled.propagate(self._compiled.plan(everything), nothing, None, 1).tables
         return {node: table[0] for node, table in zip(self.network.nodes, tables, strict=True)}
 
     def most_probable_explanation(
@@ -201,7 +199,7 @@ class Engine:
         """
         codes = encode(evidence, self.network.schema)
         soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
-        plan = self._plan((), mass=True)
+        plan = self._compiled.plan((), mass=True)
         best, log_mass = explain(plan, codes, given_evidence(plan, soft, codes.shape[1]), threads=threads)
         impossible = np.isneginf(log_mass)
         return Explanation(self.network.schema, best, log_mass + (0.0 if soft is None else soft.log_peak), impossible)
@@ -226,9 +224,9 @@ class Engine:
         """
         codes = encode_cells(interventions, self.network.schema)
         parents = {node: () if node in interventions else self.network.parents[node] for node in self.network.nodes}
-        tables = dict(zip(self.network.nodes, self._tables, strict=True))
+        tables = dict(zip(self.network.nodes, self._compiled.tables, strict=True))
         for node in interventions:
-            place = self._index[node]
+            place = self._compiled.index[node]
             if codes[place] == MISSING:
                 raise EvidenceError(
                     f"{node}: to intervene needs a state; there are {shorten(self.network.schema[node].states)}"
@@ -267,7 +265,7 @@ class Engine:
         names = self._names(targets)
         wanted = [self._number(name) for name in names]
         soft = soft_evidence(likelihood, self.network.schema, 1) if likelihood else None
-        tables = self._propagate(self._plan(wanted), codes, soft, 1).tables
+        tables = self._compiled.propagate(self._compiled.plan(wanted), codes, soft, 1).tables
         if soft is not None:
             tables = [_times(table, soft.values.get(target)) for target, table in zip(wanted, tables, strict=True)]
         return {name: table[0] for name, table in zip(names, tables, strict=True)}
@@ -296,8 +294,8 @@ class Engine:
         """
         table_of_codes = check_codes(codes, self.network.schema)
         names = self._names(targets)
-        tables = self._propagate(
-            self._plan([self._number(name) for name in names]), table_of_codes, None, threads
+        tables = self._compiled.propagate(
+            self._compiled.plan([self._number(name) for name in names]), table_of_codes, None, threads
         ).tables
         if codes.ndim == 1:
             return {name: table[0] for name, table in zip(names, tables, strict=True)}
@@ -321,10 +319,10 @@ class Engine:
         nodes = self.network.nodes
         codes = np.ascontiguousarray(codes)
         soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
-        plan = self._plan(range(len(nodes), 2 * len(nodes)), mass=True, fixed=False)
-        answers = self._propagate(plan, codes, soft, threads)
+        plan = self._compiled.plan(range(len(nodes), 2 * len(nodes)), mass=True, fixed=False)
+        answers = self._compiled.propagate(plan, codes, soft, threads)
         tables = {
-            node: self._in_family_order(place, np.ascontiguousarray(table.T))
+            node: np.ascontiguousarray(table.T)[self._compiled.open_program.cells_of_family(place)]
             for place, (node, table) in enumerate(zip(nodes, answers.tables, strict=True))
         }
         log_peak = soft.log_peak if soft is not None else 0.0
@@ -356,16 +354,15 @@ class Engine:
         single = np.asarray(codes).reshape(len(self.network.nodes), -1)
         whole = np.ascontiguousarray(np.broadcast_to(single, (len(self.network.nodes), draws)))
         names = self._names(targets)
-        plan = self._plan([self._number(name) for name in names], fixed=False)
+        plan = self._compiled.plan([self._number(name) for name in names], fixed=False)
         initial, slots, given = plan.initial.copy(), [], []
         for node, table in tables.items():
             place = self._number(node)
-            if table.shape != (self._tables[place].size, draws):
-                raise EvidenceError(
-                    f"{node}: draws of its CPD must have shape ({self._tables[place].size}, {draws}), got {table.shape}"
-                )
+            expected = (self._compiled.tables[place].size, draws)
+            if table.shape != expected:
+                raise EvidenceError(f"{node}: draws of its CPD must have shape {expected}, got {table.shape}")
             if (slot := plan.leaf_slots.get(len(self.network.nodes) + place)) is not None:
-                slots.append(slot + self._open_program.cells_of_family(place).astype(np.int64))
+                slots.append(slot + self._compiled.open_program.cells_of_family(place).astype(np.int64))
                 given.append(np.asarray(table, dtype=np.float64))
                 initial[slots[-1]] = 1.0
         held = (
@@ -400,10 +397,10 @@ class Engine:
         log_mass : float64 (rows,)
         """
         soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
-        places, program = list(tables), self._open_program
-        plan = self._plan([len(self.network.nodes) + place for place in places], mass=True, fixed=False)
+        places, program = list(tables), self._compiled.open_program
+        plan = self._compiled.plan([len(self.network.nodes) + place for place in places], mass=True, fixed=False)
         given = given_evidence(plan, soft, codes.shape[1])
-        answers = propagate(self._under(plan, tables), codes, given, scaled=True, threads=threads)
+        answers = propagate(self._compiled.under(plan, tables), codes, given, scaled=True, threads=threads)
         posteriors = {
             place: np.nan_to_num(np.take(table, program.cells_of_family(place), axis=1))
             for place, table in zip(places, answers.tables, strict=True)
@@ -420,16 +417,9 @@ class Engine:
     ) -> Floats:
         """Give the log of the sum of products, float64 (rows,), as if `tables`, which need not sum to 1, were CPDs."""
         soft = soft_evidence(likelihood, self.network.schema, codes.shape[1]) if likelihood else None
-        plan = self._plan((), mass=True, fixed=False)
+        plan = self._compiled.plan((), mass=True, fixed=False)
         given = given_evidence(plan, soft, codes.shape[1])
-        return propagate(self._under(plan, tables), codes, given, scaled=True, threads=threads).log_mass
-
-    def _under(self, plan: Plan, tables: Mapping[int, Floats]) -> Plan:
-        initial = plan.initial.copy()
-        for place, table in tables.items():
-            if (slot := plan.leaf_slots.get(len(self.network.nodes) + place)) is not None:
-                initial[slot + self._open_program.cells_of_family(place)] = table.ravel()
-        return replace(plan, initial=initial)
+        return propagate(self._compiled.under(plan, tables), codes, given, scaled=True, threads=threads).log_mass
 
     @cached_property
     def uncertainty(self) -> Uncertainty:
@@ -448,87 +438,14 @@ class Engine:
         return (targets,) if isinstance(targets, str) else tuple(dict.fromkeys(targets))
 
     def _number(self, target: str) -> int:
-        if target not in self._index:
+        if target not in self._compiled.index:
             known = shorten(self.network.nodes)
             raise EvidenceError(f"no target {target!r} in the network; there are {known}")
-        return self._index[target]
+        return self._compiled.index[target]
 
     @cached_property
-    def _index(self) -> dict[str, int]:
-        return {node: place for place, node in enumerate(self.network.nodes)}
-
-    def _look_up_first(self, codes: Codes, targets: Sequence[int], threads: int | None) -> list[Floats]:
-        """Answer by look-up where that is possible, elsewhere by messages."""
-        rows = codes.shape[1]
-        tables = [np.empty((rows, self.tree.cardinalities[target])) for target in targets]
-        covered = [self._families.covered(target, codes) for target in targets]
-        rest = [place for place in range(len(targets)) if not covered[place].all()]
-        closed = np.logical_and.reduce([covered[place] for place in rest]) if rest else np.ones(rows, dtype=np.bool_)
-        for place, target in enumerate(targets):
-            known = closed if place in rest else covered[place]
-            self._families.posterior(target, codes, np.flatnonzero(known), tables[place])
-        if rest:
-            open_rows = np.flatnonzero(~closed)
-            everywhere = open_rows.size == rows
-            plan = self._plan([targets[place] for place in rest])
-            answers = self._propagate(plan, codes if everywhere else codes.take(open_rows, axis=1), None, threads)
-            for place, answer in zip(rest, answers.tables, strict=True):
-                if everywhere:
-                    tables[place] = answer
-                else:
-                    tables[place][open_rows] = answer
-        return tables
-
-    def _propagate(self, plan: Plan, codes: Codes, soft: SoftEvidence | None, threads: int | None) -> Answers:
-        """Run a plan over all rows."""
-        least = self._families.log_least + (soft.log_least if soft is not None else 0.0)
-        given = given_evidence(plan, soft, codes.shape[1])
-        return propagate(plan, codes, given, scaled=least < _LOG_FAINT, threads=threads)
-
-    def _plan(self, targets: Sequence[int], *, mass: bool = False, fixed: bool = True) -> Plan:
-        key = (tuple(targets), mass, fixed)
-        if key not in self._plans:
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.clear()
-            self._plans[key] = (self._program if fixed else self._open_program).plan(targets, mass=mass)
-        return self._plans[key]
-
-    @cached_property
-    def _plans(self) -> dict[tuple[tuple[int, ...], bool, bool], Plan]:
-        return {}
-
-    @cached_property
-    def _members(self) -> tuple[tuple[int, ...], ...]:
-        """Parents, then the node itself, by number."""
-        return tuple(
-            tuple(self._index[name] for name in (*self.network.parents[node], node)) for node in self.network.nodes
-        )
-
-    @cached_property
-    def _tables(self) -> tuple[Floats, ...]:
-        return tuple(np.ascontiguousarray(self.network.cpd(node).table) for node in self.network.nodes)
-
-    @cached_property
-    def _families(self) -> Families:
-        return Families(self._members, self._tables)
-
-    @cached_property
-    def _program(self) -> Program:
-        """CPDs are constants."""
-        return self._new_program(fixed=True)
-
-    @cached_property
-    def _open_program(self) -> Program:
-        """CPDs are leaves: they may differ from row to row, and have posteriors."""
-        return self._new_program(fixed=False)
-
-    def _new_program(self, *, fixed: bool) -> Program:
-        tree = contraction(self._members, self.tree.cardinalities, self.tree.order, fixed=fixed)
-        return Program(tree, self.tree.cardinalities, self._members, self._tables)
-
-    def _in_family_order(self, place: int, table: Floats) -> Floats:
-        """Cells, the first axis, from the order of the variables' numbers to that of the CPD."""
-        return table[self._open_program.cells_of_family(place)]
+    def _compiled(self) -> Compiled:
+        return Compiled(self.network, self.tree)
 
 
 def _times(table: Floats, likelihood: Floats | None) -> Floats:

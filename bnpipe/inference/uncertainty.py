@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_BLOCK: Final = 2**22
-"""Numbers in one block's family posteriors or draws: 32 MiB."""
+_BLOCK: Final = 2**20
+"""Numbers in one block's family posteriors or draws: 8 MiB for each thread."""
 
 
 class Uncertainty:
@@ -93,11 +93,16 @@ def posterior_interval(
     rows, states = served.shape
     found = np.full((rows, states, 2), np.nan)
     wanted = np.flatnonzero(~np.isnan(served[:, 0]))
+    from bnpipe.kernels import in_threads
+
     size = max(1, _BLOCK // (states * max(engine.uncertainty.cells, DRAWS)))
-    for start in range(0, wanted.size, size):
+
+    def work(start: int) -> None:
         block = wanted[start : start + size]
         part = _select(likelihood, block, rows, states)
-        found[block] = _block(engine, codes[:, block], target, states, likelihood=part, level=level, threads=threads)
+        found[block] = _block(engine, codes[:, block], target, states, likelihood=part, level=level)
+
+    in_threads(work, range(0, wanted.size, size), threads)
     found[..., 0] = np.minimum(found[..., 0], served)
     found[..., 1] = np.maximum(found[..., 1], served)
     return found
@@ -111,12 +116,11 @@ def _block(
     *,
     likelihood: Likelihood | None,
     level: float,
-    threads: int | None,
 ) -> Floats:
     held, rows = engine.uncertainty, codes.shape[1]
     clamped = np.tile(codes, (1, states))
     clamped[target] = np.repeat(np.arange(states, dtype=np.uint8), rows)
-    slopes, mass = engine.family_tables(clamped, held.reference, likelihood=likelihood, threads=threads)
+    slopes, mass = engine.family_tables(clamped, held.reference, likelihood=likelihood, threads=1)
     log_mass = mass.reshape(states, rows)
     telling = [place for place in held.families if _tells(slopes[place], states)]
     ends = intervals(
@@ -126,7 +130,7 @@ def _block(
         log_mass,
         level=level,
     )
-    mass = engine.log_mass_under(clamped, held.support, likelihood=likelihood, threads=threads)
+    mass = engine.log_mass_under(clamped, held.support, likelihood=likelihood, threads=1)
     supported = ~np.isneginf(mass.reshape(states, rows)).T
     only = supported & (supported.sum(axis=1, keepdims=True) == 1)
     ends[..., 0] = np.where(supported | (ends[..., 0] == 1.0), ends[..., 0], 0.0)  # 1: what is set, or has one state
