@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -109,14 +110,20 @@ def check_codes(codes: NDArray[np.uint8], schema: Schema) -> NDArray[np.uint8]:
             f"codes must be uint8 ({len(schema)},) or ({len(schema)}, rows), got {codes.dtype} {codes.shape}"
         )
     table = np.ascontiguousarray(codes.reshape(codes.shape[0], -1))
-    most = np.array(schema.cardinalities)[:, None]
-    if (odd := (table >= most) & (table != MISSING)).any():
+    limits = _limits(schema.cardinalities)
+    if not ((table < limits) | (table == MISSING)).all():
+        odd = (table >= limits) & (table != MISSING)
         place = int(odd.any(axis=1).argmax())
         raise EvidenceError(
             f"{schema.names[place]}: code {int(table[place][odd[place]][0])} is no state; "
             f"there are {schema.cardinalities[place]}, and {MISSING} is missing"
         )
     return table
+
+
+@functools.lru_cache(maxsize=64)
+def _limits(cardinalities: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.array(cardinalities, dtype=np.uint8)[:, None]
 
 
 def soft_evidence(likelihood: Likelihood, schema: Schema, rows: int) -> SoftEvidence:

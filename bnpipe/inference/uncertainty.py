@@ -90,11 +90,11 @@ def posterior_interval(
     The answer that is served always lies inside. Where no training row ever showed any completion of the row with this
     state, the interval begins at 0 (Brown, Cai & DasGupta 2001, Statistical Science 16, p. 113).
     """
+    from bnpipe.kernels import in_threads
+
     rows, states = served.shape
     found = np.full((rows, states, 2), np.nan)
     wanted = np.flatnonzero(~np.isnan(served[:, 0]))
-    from bnpipe.kernels import in_threads
-
     size = max(1, _BLOCK // (states * max(engine.uncertainty.cells, DRAWS)))
 
     def work(start: int) -> None:
