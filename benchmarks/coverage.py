@@ -79,20 +79,20 @@ PLAN: Final = (
     Situation("insurance", 0, 500, datasets=60),
     Situation("insurance", 0, 5000, datasets=60),
     Situation("insurance", 0, 50000, datasets=60),
-    Situation("alarm", 30, 3000, datasets=40),
-    Situation("alarm", 10, 1000, DAY_EFFECTS, datasets=60),
-    Situation("alarm", 30, 3000, DAY_EFFECTS, datasets=60),
-    Situation("alarm", 90, 9000, DAY_EFFECTS, datasets=60),
-    Situation("alarm", 90, 50000, DAY_EFFECTS, datasets=40),
-    Situation("insurance", 10, 5000, DAY_EFFECTS, datasets=60),
-    Situation("insurance", 30, 5000, DAY_EFFECTS, datasets=60),
-    Situation("insurance", 90, 50000, DAY_EFFECTS, datasets=40),
-    Situation("flights", 10, 9200, datasets=40),
-    Situation("flights", 30, 27600, datasets=40),
-    Situation("flights", 90, 82800, datasets=40),
-    Situation("alarm", 90, 9000, DAY_EFFECTS, persistence=0.3, datasets=40),
-    Situation("alarm", 90, 9000, DAY_EFFECTS, persistence=0.7, datasets=40),
-    Situation("flights", 90, 82800, persistence=1.0, datasets=40),
+    Situation("alarm", 30, 3000),
+    Situation("alarm", 10, 1000, DAY_EFFECTS),
+    Situation("alarm", 30, 3000, DAY_EFFECTS),
+    Situation("alarm", 90, 9000, DAY_EFFECTS),
+    Situation("alarm", 90, 50000, DAY_EFFECTS),
+    Situation("insurance", 10, 5000, DAY_EFFECTS),
+    Situation("insurance", 30, 5000, DAY_EFFECTS),
+    Situation("insurance", 90, 50000, DAY_EFFECTS),
+    Situation("flights", 10, 9200, datasets=32),
+    Situation("flights", 30, 27600, datasets=32),
+    Situation("flights", 90, 82800, datasets=32),
+    Situation("alarm", 90, 9000, DAY_EFFECTS, persistence=0.3),
+    Situation("alarm", 90, 9000, DAY_EFFECTS, persistence=0.7),
+    Situation("flights", 90, 82800, persistence=1.0, datasets=32),
 )
 
 
@@ -116,10 +116,11 @@ class Answers:
         return found
 
     @property
-    def plainly_covered(self) -> NDArray[np.bool_]:
-        """The same for rows taken as independent."""
-        found: NDArray[np.bool_] = (self.plain_lower - 1e-9 <= self.truth) & (self.truth <= self.plain_upper + 1e-9)
-        return found
+    def plainly_covered(self) -> float:
+        """Share of the truths inside the intervals of rows taken as independent, where that was asked for."""
+        known = ~np.isnan(self.plain_lower)
+        inside = (self.plain_lower - 1e-9 <= self.truth) & (self.truth <= self.plain_upper + 1e-9)
+        return float(inside[known].mean())
 
     @property
     def effective_rows(self) -> Floats:
@@ -137,7 +138,7 @@ def simulate(situation: Situation, *, seed: int, queries: int = 6, targets: int 
     queries : int
         Rows of evidence a pattern and target; the state asked about is random.
     plain : bool
-        Whether to ask for intervals without clusters, too.
+        Whether to ask for intervals without clusters, too, of every fourth data set.
     """
     truth = generating(situation.network)
     asked = bnpipe.compile(truth)
@@ -149,7 +150,7 @@ def simulate(situation: Situation, *, seed: int, queries: int = 6, targets: int 
         fitted = bnpipe.fit(data, truth.parents).with_prior(prior)
         engine = bnpipe.compile(fitted)
         independent = None
-        if plain:
+        if plain and number % 4 == 0:
             independent = bnpipe.compile(bnpipe.fit(Dataset(data.schema, data.codes), truth.parents).with_prior(prior))
         several = [place for place, variable in enumerate(truth.schema) if variable.cardinality > 1]
         for target in rng.choice(several, min(targets, len(several)), replace=False):
@@ -161,7 +162,7 @@ def simulate(situation: Situation, *, seed: int, queries: int = 6, targets: int 
             place = (np.arange(right.shape[0]), state)
             assert answer.interval is not None
             ends = answer.interval[name][place]
-            plain_ends = ends
+            plain_ends = np.full_like(ends, np.nan)
             if independent is not None:
                 other = independent.posterior(Dataset(truth.schema, evidence), [name], interval=LEVEL)
                 assert other.interval is not None
@@ -346,7 +347,7 @@ def report(results: Sequence[tuple[Situation, Answers]]) -> str:
             "real" if real else ", ".join(f"{c:g}" for c in situation.correlations) if situation.days else "–",
             ("consecutive days" if situation.persistence else "0") if real else f"{situation.persistence:g}",
             f"{situation.datasets}", f"**{100 * mean:.1f}** ± {100 * half:.1f}",
-            f"{100 * answers.plainly_covered.mean():.1f}" if situation.days else "–",
+            f"{100 * answers.plainly_covered:.1f}" if situation.days else "–",
             *(f"{100 * value:.1f}" for value in (*by_pattern, *by_prior)),
             f"{np.median(answers.upper - answers.lower):.3f}",
         ]  # fmt: skip

@@ -242,13 +242,15 @@ def _variances(
         slopes = np.ascontiguousarray(posterior.T).reshape(-1, states, rows)
         if np.abs(slopes - slopes[:, :1]).max(initial=0.0) <= _EQUAL:
             continue
-        for state in range(states):
+        for state in range(states if states > 2 else 1):  # of two states one's logit is the other's, negated
             own, left_out = family.variances(np.einsum("lr,clr->cr", contrast[state], slopes))
             delta[state] += own
             sandwich[state] += left_out
         if family.influence is not None:
             step = family.influence @ posterior.T
             moved = step if moved is None else moved + step
+    if states == 2:
+        delta[1], sandwich[1] = delta[0], sandwich[0]
     if moved is not None:
         influence = np.einsum("klr,nlr->nkr", contrast, moved.reshape(-1, states, rows))
         sandwich += ((influence - influence.mean(axis=0)) ** 2).sum(axis=0)
