@@ -15,7 +15,7 @@ from bnpipe.inference import compile  # noqa: A004
 from bnpipe.network import Network
 from bnpipe.schema import MISSING
 
-# What else both can solve takes minutes in pgmpy or to load; docs/benchmarks.md names those.
+# A selection: barley, diabetes, link, mildew and munin take 5 to 10 seconds each only to be read.
 NAMES = ("asia", "cancer", "earthquake", "survey", "sachs", "child", "alarm", "insurance", "win95pts", "hepar2")
 ROWS = 1 if PLAIN_PYTHON else 5
 
