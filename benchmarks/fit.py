@@ -34,8 +34,8 @@ class Plan:
 
     works: tuple[tuple[str, int], ...] = (("alarm", 1_000_000), ("andes", 100_000), ("munin", 20_000))
     repeats: int = 3
-    limit: float = 60.0
-    enough: float = 30.0
+    limit: float = 30.0
+    enough: float = 10.0
     seed: int = 7
 
 

@@ -44,7 +44,7 @@ def section(result: PartResult, conditions: Conditions) -> str:
     if result.figure:
         lines += [f"![{result.title}]({_FIGURE.format(part=result.part)})", ""]
     for table in _tables(result):
-        lines += [f"### {table.title}", "", *_markdown(table), ""]
+        lines += [f"### {table.title}", "", *(_markdown(table) if table.rows else ["None."]), ""]
         if table.note:
             lines += [table.note, ""]
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions.items())

@@ -52,8 +52,8 @@ class Plan:
     few: int = 5_000
     threaded: tuple[tuple[str, int], ...] = ((ALARM_40, 1_000_000), ("andes", 20_000))
     repeats: int = 3
-    limit: float = 45.0
-    patience: float = 300.0
+    limit: float = 30.0
+    patience: float = 100.0
     seed: int = 7
 
 

@@ -72,15 +72,24 @@ class Ratio:
         return ("> " if self.bound else "") + f"{_three_digits(self.value)} ×"
 
 
-def alternate(jobs: Mapping[str, Callable[[], Outcome]], *, repeats: int, enough: float) -> dict[str, Timing]:
+def alternate(
+    jobs: Mapping[str, Callable[[], Outcome]],
+    *,
+    repeats: int,
+    enough: float,
+    begun: Mapping[str, Outcome] | None = None,
+) -> dict[str, Timing]:
     """Run every job in turn, `repeats` rounds.
 
-    A job that failed is not run again, nor one whose runs took more than `enough` seconds together.
+    A job that failed is not run again, nor one whose runs took more than `enough` seconds together. What was `begun`
+    is a job's first run.
     """
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in jobs}
-    for _ in range(repeats):
+    outcomes = {name: [begun[name]] if begun and name in begun else [] for name in jobs}
+    for done_rounds in range(repeats):
         for name, job in jobs.items():
             done = outcomes[name]
+            if len(done) > done_rounds:
+                continue
             failed = any(outcome.failure for outcome in done)
             if not failed and sum(outcome.value["seconds"] for outcome in done if outcome.value) <= enough:
                 done.append(job())
