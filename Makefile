@@ -1,6 +1,6 @@
 # `make help` lists what there is. Everything is installed into .venv and nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test kernels demo lock clean
+.PHONY: help setup lint format test kernels bench demo lock clean
 
 # Without .pyc files every Airflow task takes two seconds more to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,6 +34,9 @@ LARGE = $(wildcard $(patsubst %,tests/test_%.py,structure intervals classifier))
 kernels: setup ## The numeric tests with numba's bounds checks, then as plain Python
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.cache/numba-bounds $(BIN)/python -m pytest -q $(SMALL) $(LARGE) $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(SMALL) $(ARGS)
+
+bench: setup ## Measure beside pgmpy and pyAgrum, write docs/benchmarks.md (half an hour, quiet machine); ARGS names parts
+	$(BIN)/python -m benchmarks $(ARGS)
 
 demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done
 	@$(BIN)/bnpipe demo $(ARGS)

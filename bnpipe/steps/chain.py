@@ -10,7 +10,6 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bnpipe.network import Network
+    from bnpipe.strength import ArcStrength
 
 log = logging.getLogger("bnpipe.steps")
 
@@ -265,7 +265,7 @@ def learn(training: Training) -> Learned:
         bench.keep("schema.json", json.dumps(schema.to_dict(), indent=1))
         data = bench.training_rows()
         graph = find_graph(recipe, data)
-        strength: Mapping[tuple[str, str], float] = {}
+        strength: ArcStrength | None = None
         if spec.structure.bootstraps and recipe.parents is None:
             strength = arc_strength(
                 data,
@@ -281,7 +281,9 @@ def learn(training: Training) -> Learned:
             "score_name": spec.structure.score,
             "drawn_by": "experts" if recipe.parents is not None else "hill climbing",
             "seconds": round(graph.seconds, 3),
-            "strength": [[parent, child, share] for (parent, child), share in sorted(strength.items())],
+            "strength": [[parent, child, share] for (parent, child), share in sorted((strength or {}).items())],
+            "threshold": strength and strength.threshold,
+            "averaged": strength and {node: list(parents) for node, parents in strength.averaged.items()},
         }
         bench.keep("structure.json", json.dumps(structure, indent=1))
         tiers, targets = spec.structure.tiers, tuple(spec.targets)
