@@ -63,7 +63,7 @@ class Situation:
     rows: int
     correlations: tuple[float, ...] = (0.0,)
     persistence: float = 0.0
-    datasets: int = 40
+    datasets: int = 60
 
 
 DAY_EFFECTS: Final = (0.0, 0.02, 0.1, 0.25)
@@ -87,12 +87,12 @@ PLAN: Final = (
     Situation("insurance", 10, 5000, DAY_EFFECTS),
     Situation("insurance", 30, 5000, DAY_EFFECTS),
     Situation("insurance", 90, 50000, DAY_EFFECTS),
-    Situation("flights", 10, 9200, datasets=32),
-    Situation("flights", 30, 27600, datasets=32),
-    Situation("flights", 90, 82800, datasets=32),
+    Situation("flights", 10, 9200, datasets=40),
+    Situation("flights", 30, 27600, datasets=40),
+    Situation("flights", 90, 82800, datasets=40),
     Situation("alarm", 90, 9000, DAY_EFFECTS, persistence=0.3),
     Situation("alarm", 90, 9000, DAY_EFFECTS, persistence=0.7),
-    Situation("flights", 90, 82800, persistence=1.0, datasets=32),
+    Situation("flights", 90, 82800, persistence=1.0, datasets=40),
 )
 
 
