@@ -39,8 +39,8 @@ FULL_TURNS: Final = 5
 _TOGGLE, _REVERSE = 0, 1
 _TENURE: Final = 10
 """Moves for which a changed pair is left alone in a tabu walk."""
-_WORTH_THREADS: Final = 2_000_000
-"""Rows times families above which counting is shared out to threads: about a millisecond's work."""
+_WORTH_THREADS: Final = 20_000_000
+"""Rows times families above which counting is shared out to threads; below, passing the GIL around costs more."""
 
 _CACHE_ENTRIES: Final = 2**25
 """Family scores kept: 256 MiB."""
@@ -180,43 +180,55 @@ class HillClimber:
     def _mend(self, best: Found, rounds: int, rng: np.random.Generator) -> Found:
         """Tear a small part of the graph out and climb again, until `rounds` of that brought nothing better.
 
-        Wrong directions hold each other in place: to turn one arc several families have to change at once. So in turn
-        an arc is reversed and both its ends lose their other parents (Grzegorczyk & Husmeier 2008), or a node and its
-        neighbours lose all their arcs (after Moore & Wong 2003). What was scored before is in the cache.
+        Wrong directions hold each other in place: to turn one arc several families have to change at once. So by turns
+        an arc, or two, are reversed and their ends lose all other parents (Grzegorczyk & Husmeier 2008), or a node and
+        its neighbours lose all parents and are joined anew in random directions (after Moore & Wong 2003). What was
+        scored before is in the cache.
         """
         patience, turn = rounds, 0
         while patience and best.parents.any():
             self._restore(best)
-            self._tear_out(rng) if turn else self._turn_families(rng)
+            if turn % 2:
+                self._join_anew(rng)
+            else:
+                self._turn_families(rng, 1 + turn // 2 % 2)
             found = self._climb(rng)
             best, patience = (found, rounds) if self._is_better(found, best) else (best, patience - 1)
             self._keep(best)
-            turn = 1 - turn
+            turn += 1
         return best
 
-    def _turn_families(self, rng: np.random.Generator) -> None:
-        """Reverse a random arc whose ends first lose all parents."""
-        arcs = np.argwhere(self._parents)
-        parent, child = arcs[rng.integers(len(arcs))].tolist()
-        limits = self.constraints
-        for node in (parent, child):
-            self._cut((other, node) for other in np.flatnonzero(self._parents[:, node]).tolist())
-        joined = self._above[child, parent] or self._above[parent, child]
-        if limits.allowed[child, parent] and not joined and self._parents[:, parent].sum() < limits.max_parents:
-            self._move(_TOGGLE, child, parent)
+    def _turn_families(self, rng: np.random.Generator, times: int) -> None:
+        """Reverse random arcs whose ends first lose all parents."""
+        for _ in range(times):
+            arcs = np.argwhere(self._parents)
+            if not len(arcs):
+                return
+            parent, child = arcs[rng.integers(len(arcs))].tolist()
+            self._orphan((parent, child))
+            self._join(child, parent)
 
-    def _tear_out(self, rng: np.random.Generator) -> None:
-        """Take all arcs from a random node and its neighbours."""
+    def _join_anew(self, rng: np.random.Generator) -> None:
+        """Take all parents from a random node and its neighbours, then join it with each of them either way."""
         node = int(rng.integers(len(self._local)))
-        for torn in (node, *np.flatnonzero(self._parents[:, node] | self._parents[node]).tolist()):
-            self._cut((other, torn) for other in np.flatnonzero(self._parents[:, torn]).tolist())
-            self._cut((torn, other) for other in np.flatnonzero(self._parents[torn]).tolist())
+        neighbours = np.flatnonzero(self._parents[:, node] | self._parents[node]).tolist()
+        self._orphan((node, *neighbours))
+        for other in neighbours:
+            self._join(*((node, other) if rng.random() < 0.5 else (other, node)))
 
-    def _cut(self, arcs: Iterable[tuple[int, int]]) -> None:
-        """Delete arcs, but for required ones."""
-        for parent, child in arcs:
-            if not self.constraints.required[parent, child]:
-                self._move(_TOGGLE, parent, child)
+    def _orphan(self, nodes: Iterable[int]) -> None:
+        """Delete all arcs into these nodes, but for required ones."""
+        for node in nodes:
+            free = self._parents[:, node] & ~self.constraints.required[:, node]
+            for parent in np.flatnonzero(free).tolist():
+                self._move(_TOGGLE, parent, node)
+
+    def _join(self, parent: int, child: int) -> None:
+        """Add an arc if it is allowed and neither node stands above the other."""
+        limits, above = self.constraints, self._above
+        crowded = self._parents[:, child].sum() >= limits.max_parents
+        if limits.allowed[parent, child] and not (crowded or above[parent, child] or above[child, parent]):
+            self._move(_TOGGLE, parent, child)
 
     def _climb(self, rng: np.random.Generator) -> Found:
         while self._step():

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -50,6 +50,10 @@ __all__ = [
     "score_structure",
     "topological_order",
 ]
+
+
+MOST_MENDING: Final = 150
+"""Rounds in vain that end the mending of a large network, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,8 @@ def learn_structure(  # noqa: PLR0917
     start : mapping of str to sequence of str or None
         The graph to begin with; a variable that is not named has no parents. None: the required arcs.
     mending : int or None
-        How often in a row tearing a small part out and climbing again may be in vain before the search ends; None: as
-        often as there are variables; 0: never, which is plain hill climbing.
+        How often in a row tearing a small part out and climbing again may be in vain before the search ends; None:
+        twice as often as there are variables, at most 150 times; 0: never, which is plain hill climbing.
     max_seconds : float or None
         Wall-clock time after which the best graph met so far is returned, with `cut` set. A search that was cut
         depends on the machine's speed; one that was not does not.
@@ -187,7 +191,7 @@ def learn_structure(  # noqa: PLR0917
         max_seconds=_seconds(max_seconds) - (time.perf_counter() - started),
         progress=progress,
     )
-    rounds = len(sample.names) if mending is None else mending
+    rounds = min(2 * len(sample.names), MOST_MENDING) if mending is None else mending
     found = climber.search(tabu=tabu, restarts=restarts, mending=rounds, seed=seed)
     parents = found.named(sample.names, data.schema.names)
     if broken := knowledge.violations(parents, max_parents):
