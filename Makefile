@@ -29,8 +29,8 @@ test: lint ## Lint, then every test; ARGS go to pytest
 
 # numba's cache does not tell checked from unchecked code, hence the folder of its own.
 # As plain Python, searches and intervals would take hours.
-SMALL = $(wildcard $(patsubst %,tests/test_%.py,tables counts data parameters kernels scores audit junction inference))
-LARGE = $(wildcard $(patsubst %,tests/test_%.py,structure intervals classifier))
+SMALL = $(wildcard $(patsubst %,tests/test_%.py,tables counts data parameters kernels scores search audit junction inference inference_questions inference_runs))
+LARGE = $(wildcard $(patsubst %,tests/test_%.py,structure strength intervals inference_peers classifier))
 kernels: setup ## The numeric tests with numba's bounds checks, then as plain Python
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.cache/numba-bounds $(BIN)/python -m pytest -q $(SMALL) $(LARGE) $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(SMALL) $(ARGS)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bnpipe.counts import contingency
-from bnpipe.errors import DataError, shorten
+from bnpipe.errors import DataError, NetworkError, shorten
 from bnpipe.graph import Arc, GraphDifference, Parents, arcs_of, graph_difference
 from bnpipe.junction import MAX_CLIQUE_CELLS, InferenceCost, inference_cost
 from bnpipe.knowledge import Knowledge
@@ -175,6 +175,8 @@ def audit(
     ------
     DataError
         The graph names what is no variable of the data.
+    NetworkError
+        A node's table is too large to be fitted; the node is named.
     """
     parents = _parents(graph, data.schema.names)
     if strange := {*parents, *(name for names in parents.values() for name in names)} - set(data.schema.names):
@@ -205,7 +207,11 @@ def _parents(graph: Network | Parents, names: Sequence[str] = ()) -> dict[str, t
 def _audit_node(parents: tuple[str, ...], data: Dataset, node: str) -> NodeAudit:
     family = (*parents, node)
     cardinalities = [data.schema[name].cardinality for name in family]
-    rows = contingency(data.codes, cardinalities, variables=[data.schema.index(name) for name in family]).sum(axis=-1)
+    variables = [data.schema.index(name) for name in family]
+    try:
+        rows = contingency(data.codes, cardinalities, variables=variables).sum(axis=-1)
+    except NetworkError as error:
+        raise NetworkError(f"{node}: {error}") from error
     return NodeAudit(
         node=node,
         parents=parents,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -43,6 +43,12 @@ _MOST_BITMAPS: Final = 16
 
 _WORDS_A_ROW: Final = 4
 """Words of bitmaps that are counted in the time that a histogram takes for one row (measured: 3 to 5)."""
+
+_MOST_MEMBERS: Final = 32
+"""Axes that a numpy array may have."""
+
+_LARGEST_TABLE: Final = 2**26
+"""Cells of a dense table for one candidate; a larger family is counted by itself, without its empty cells."""
 
 _DENSE_SPAN: Final = 2**16
 _WIDEST_SPAN: Final = 2**26
@@ -272,7 +278,7 @@ class Sample:
         return replace(self, columns=columns, weights=weights, bitmaps=bitmaps)
 
     def reweighted(self, weights: IntArray) -> Sample:
-        """Count each row `weights` times instead, int64 (distinct rows,); nothing is copied."""
+        """Count each row `weights` times instead, int64 (distinct rows,), not all zero; nothing is copied."""
         bitmaps = replace(self.bitmaps, planes=_planes(weights, self.bitmaps.words.shape[1]))
         return replace(self, weights=weights, rows=int(weights.sum()), bitmaps=bitmaps)
 
@@ -287,7 +293,11 @@ class Sample:
         members = (*sorted(parents), child)
         cardinalities = tuple(self.cardinalities[member] for member in members)
         size = math.prod(float(states) for states in cardinalities[:-1])
-        if self._has_bitmaps(members) and size * cardinalities[-1] * self.bitmaps.cost < self._histogram_cost(members):
+        if (
+            len(members) <= _MOST_MEMBERS
+            and self._has_bitmaps(members)
+            and size * cardinalities[-1] * self.bitmaps.cost < self._histogram_cost(members)
+        ):
             cells, totals = self._count_bitmaps(members, cardinalities)
         else:
             codes, cells = self.codes(members)
@@ -371,6 +381,9 @@ class Sample:
         scores, (kind, amount) = np.empty(len(candidates)), score.arguments(self.rows)
         for place, candidate in enumerate(candidates):
             states = self.cardinalities[candidate]
+            if len(cells) * states > _LARGEST_TABLE:
+                scores[place] = self.score(self.family(family.members[-1], (*family.members[:-1], candidate)), score)
+                continue
             table = np.zeros(len(cells) * states, dtype=np.int64)
             count_pairs(codes, self.columns[candidate], states, self.weights, table)
             size = family.size * states
@@ -430,7 +443,7 @@ def _append(codes: CodeArray, states: int, column: ByteArray) -> None:
     append_digit(codes, states, column, codes)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _grid(cardinalities: tuple[int, ...]) -> IntArray:
     """All combinations of states, int64 (n, members), the last member fastest."""
     return np.indices(cardinalities, dtype=np.int64).reshape(len(cardinalities), -1).T.copy()

@@ -25,6 +25,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from bnpipe.errors import DataError
 from bnpipe.graph import Parents, arcs_of
 from bnpipe.knowledge import Knowledge
 from bnpipe.scores import Family, FloatArray, Sample, Score
@@ -43,7 +44,7 @@ _WORTH_THREADS: Final = 20_000_000
 """Rows times families above which counting is shared out to threads; below, passing the GIL around costs more."""
 
 _CACHE_ENTRIES: Final = 2**25
-"""Family scores kept: 256 MiB."""
+"""Family scores and cells kept: 256 MiB."""
 
 
 class _OutOfTimeError(Exception):
@@ -133,6 +134,7 @@ class HillClimber:
         nodes = len(sample.names)
         self._columns: dict[tuple[int, int], FloatArray] = {}
         self._families: dict[tuple[int, int], tuple[Family, float]] = {}
+        self._cells = 0
         self._delta: FloatArray = np.full((nodes, nodes), np.nan)
         self._local = np.zeros(nodes)
         self._masks = [0] * nodes
@@ -245,7 +247,7 @@ class HillClimber:
         tenure = min(tabu, _TENURE, 1 + pairs // 4)
         free_from = np.zeros(self._parents.shape, dtype=np.int64)
         moment, patience = 0, tabu
-        while patience:
+        while patience > 0:
             gains, here = self._fill_gains(), self._current()
             left_alone = (free_from > moment) & (here + gains <= best.score + self._slack(here))
             gains[left_alone] = -np.inf
@@ -258,6 +260,7 @@ class HillClimber:
             free_from[pair] = free_from[pair[::-1]] = moment + tenure
             better = self._current() > best.score + self._slack(best.score)
             best, patience = (self._found(), tabu) if better else (best, patience - 1)
+            self._keep(best)
             self._turn(rng, _TURNS_A_STEP)
         return best
 
@@ -295,6 +298,7 @@ class HillClimber:
         from bnpipe.kernels.moves import legal_gains
 
         limits = self.constraints
+        self._forget()
         arguments = (self._parents, self._above, limits.allowed, limits.required, limits.max_parents, self._delta)
         if legal_gains(*arguments, self._gains, self._stale):
             self._fill()
@@ -320,10 +324,10 @@ class HillClimber:
 
     def _fill(self) -> None:
         """Compute the stale entries of the delta matrix."""
-        self._forget()
         work: list[tuple[int, list[int]]] = []
         children = np.flatnonzero(self._stale.any(axis=0)).tolist()
         for child in children:
+            self._check_time()
             stale, parents = self._stale[:, child], self._parents[:, child]
             for parent in np.flatnonzero(stale & parents).tolist():
                 self._column(child)[parent] = self._family(child, self._masks[child] ^ (1 << parent))[1]
@@ -365,14 +369,18 @@ class HillClimber:
         key = child, mask
         if key not in self._families:
             family = self.sample.family(child, _bits(mask))
+            self._cells += family.cells.size
             self._families[key] = family, self.sample.score(family, self.score)
         return self._families[key]
 
     def _forget(self) -> None:
         """Empty a cache that has grown too large; what is needed is computed again."""
-        if len(self._columns) * len(self._local) > _CACHE_ENTRIES:
+        if len(self._columns) * len(self._local) + self._cells > _CACHE_ENTRIES:
             self._columns.clear()
             self._families.clear()
+            self._cells = 0
+            for child in range(len(self._local)):
+                self._load(child)
 
     def _move(self, kind: int, parent: int, child: int) -> None:
         self._toggle(parent, child)
@@ -449,6 +457,19 @@ class HillClimber:
         drawn = float(self._local[parent] + self._local[child])
         if abs(turned - drawn) <= _TIE * max(1.0, abs(drawn)):
             self._move(_REVERSE, parent, child)
+
+
+def check_counts(**options: int | None) -> None:
+    """Refuse what is no whole number of 0 or more, by its name; None passes.
+
+    Raises
+    ------
+    DataError
+    """
+    for name, value in options.items():
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and (not whole or value < 0):
+            raise DataError(f"{name} must be a whole number, 0 or more, not {value!r}")
 
 
 def parent_matrix(parents: Parents, names: Sequence[str]) -> BoolMatrix:

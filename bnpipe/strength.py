@@ -21,7 +21,7 @@ from bnpipe.errors import DataError
 from bnpipe.graph import Arc, Parents, PartialGraph, arcs_of, consistent_extension, cpdag, find_cycle
 from bnpipe.knowledge import Knowledge
 from bnpipe.scores import Sample, make_score
-from bnpipe.search import Constraints, HillClimber, Progress
+from bnpipe.search import Constraints, HillClimber, Progress, check_counts
 
 if TYPE_CHECKING:
     from bnpipe.data import Dataset
@@ -89,7 +89,7 @@ def arc_strength(
     bootstraps : int
         Number of replicates.
     seed : int
-        Of the resampling.
+        Of the resampling. Rows are drawn in the order of their states, clusters in that of their labels.
     threads : int or None
         Replicates learned at a time; None: one a core. The result is the same for any number.
     progress : callable or None
@@ -102,8 +102,9 @@ def arc_strength(
     """
     from bnpipe.kernels import in_threads
 
-    if isinstance(bootstraps, bool) or not isinstance(bootstraps, (int, np.integer)) or bootstraps < 1:
-        raise DataError(f"arc strength needs at least one bootstrap, not {bootstraps!r}")
+    check_counts(max_parents=max_parents, tabu=tabu, bootstraps=bootstraps, seed=seed, threads=threads)
+    if bootstraps < 1:
+        raise DataError("arc strength needs at least one bootstrap")
     knowledge = knowledge or Knowledge()
     knowledge.check(data.schema.names, max_parents)
     resampler = _Resampler.of(data)
@@ -215,6 +216,8 @@ def inclusion_threshold(shares: Sequence[float], pairs: int) -> float:
     order = np.argsort(before[1], kind="stable")
     middle = np.searchsorted(np.cumsum(before[0][order]), 0.5)
     level = before[1][order][min(int(middle), order.size - 1)]
+    if level <= 0:
+        return 0.0
     return float(values[min(int(np.searchsorted(levels, level - 1e-12)), values.size - 1)])
 
 

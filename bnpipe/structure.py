@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from bnpipe.audit import Audit, NodeAudit, audit
 from bnpipe.errors import DataError, FormatError, KnowledgeError, shorten
 from bnpipe.graph import (
@@ -28,7 +26,7 @@ from bnpipe.graph import (
 )
 from bnpipe.knowledge import Knowledge
 from bnpipe.scores import SCORES, Sample, make_score
-from bnpipe.search import Constraints, HillClimber, Progress, parent_matrix
+from bnpipe.search import Constraints, HillClimber, Progress, check_counts, parent_matrix
 from bnpipe.strength import ArcStrength, arc_strength
 
 if TYPE_CHECKING:
@@ -177,7 +175,7 @@ def learn_structure(  # noqa: PLR0917
         The knowledge contradicts itself, or the start or the result breaks it.
     """
     started = time.perf_counter()
-    _check_options(max_parents=max_parents, tabu=tabu, restarts=restarts, threads=threads, mending=mending)
+    check_counts(max_parents=max_parents, tabu=tabu, restarts=restarts, seed=seed, threads=threads, mending=mending)
     knowledge = knowledge or Knowledge()
     knowledge.check(data.schema.names, max_parents)
     begin = None if start is None else _checked_start(start, data.schema.names, knowledge, max_parents)
@@ -226,8 +224,8 @@ def score_structure(
     index = {name: place for place, name in enumerate(sample.names)}
     if strange := {*parents, *(name for names in parents.values() for name in names)} - set(index):
         raise DataError(f"the graph names what is no variable: {shorten(sorted(strange))}")
-    families = [(index[name], [index[parent] for parent in parents.get(name, ())]) for name in sample.names]
-    total = math.fsum(sample.score(sample.family(child, its_parents), scorer) for child, its_parents in families)
+    families = [(index[name], {index[parent] for parent in parents.get(name, ())}) for name in sample.names]
+    total = math.fsum(sample.score(sample.family(child, [*its_parents]), scorer) for child, its_parents in families)
     return total + scorer.prior(len(index), sum(len(its_parents) for _, its_parents in families))
 
 
@@ -236,7 +234,7 @@ def _checked_start(
 ) -> dict[str, tuple[str, ...]]:
     if strange := {*start, *(name for its in start.values() for name in its)} - set(names):
         raise DataError(f"the start graph names what is no variable: {shorten(sorted(strange))}")
-    graph = {name: tuple(start.get(name, ())) for name in names}
+    graph = {name: tuple(dict.fromkeys(start.get(name, ()))) for name in names}
     if broken := knowledge.violations(graph, max_parents):
         raise KnowledgeError(f"the start graph is not allowed: {shorten(broken)}")
     return graph
@@ -248,9 +246,3 @@ def _seconds(limit: float | None) -> float:
     if not limit > 0:
         raise DataError(f"max_seconds must be above 0, not {limit!r}")
     return float(limit)
-
-
-def _check_options(**options: int | None) -> None:
-    for name, value in options.items():
-        if value is not None and (not isinstance(value, (int, np.integer)) or value < 0):
-            raise DataError(f"{name} must be a whole number, 0 or more, not {value!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +40,15 @@ def test_clear_shares_are_parted_between_them():
     """Pairs that nearly always or hardly ever come back are told apart without a number from the user."""
     assert 0.1 <= inclusion_threshold([0.05, 0.1, 0.95, 1.0, 1.0], 10) < 0.95
     assert inclusion_threshold([], 0) == 0.5
+    assert inclusion_threshold([0.9, 1.0, 1.0], 3) < 0.9
+
+
+def test_copies_are_joined():
+    """Where every pair is certain nothing is left out: two equal columns make one arc."""
+    codes = np.random.default_rng(0).integers(0, 2, 500).astype(str)
+    strength = arc_strength(Dataset.from_pandas(pd.DataFrame({"a": codes, "b": codes})), bootstraps=10)
+    assert strength.joined == {("a", "b"): 1.0}
+    assert sum(len(its) for its in strength.averaged.values()) == 1
 
 
 @given(seed=st.integers(0, 10**6), nodes=st.integers(1, 9))
@@ -108,5 +118,5 @@ def test_bootstraps_must_be_a_number_above_zero():
     """None and fractions are refused by name."""
     data = sample(published("asia"), 20, seed=0)
     for value in (0, 2.5, True):
-        with pytest.raises(DataError, match="at least one bootstrap"):
+        with pytest.raises(DataError, match="bootstrap"):
             arc_strength(data, bootstraps=value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from numba import types
 
 from bnpipe.kernels import array, kernel
@@ -101,9 +102,12 @@ def local_score(
         n ln n.
     """
     if kind == LIKELIHOOD:
-        return float(_log_likelihood(table, starts, columns, known) - amount * size * (states - 1))
+        penalty = amount * size * (states - 1) if amount > 0 else 0.0
+        return float(_log_likelihood(table, starts, columns, known) - penalty)
     if kind == K2:
         return _dirichlet(table, starts, columns, 1.0, float(states))
+    if np.isinf(size):
+        return -np.inf
     per_cell = amount / (size * states)
     if kind == BDEU:
         return _dirichlet(table, starts, columns, per_cell, amount / size)
