@@ -293,11 +293,8 @@ class Sample:
         members = (*sorted(parents), child)
         cardinalities = tuple(self.cardinalities[member] for member in members)
         size = math.prod(float(states) for states in cardinalities[:-1])
-        if (
-            len(members) <= _MOST_MEMBERS
-            and self._has_bitmaps(members)
-            and size * cardinalities[-1] * self.bitmaps.cost < self._histogram_cost(members)
-        ):
+        words = size * cardinalities[-1] * len(members) * self.bitmaps.cost
+        if len(members) <= _MOST_MEMBERS and self._has_bitmaps(members) and words < self._histogram_cost(members):
             cells, totals = self._count_bitmaps(members, cardinalities)
         else:
             codes, cells = self.codes(members)
