@@ -20,6 +20,7 @@ PARTS: Final = {
     "search": "seconds of hill climbing",
     "quality": "the scores and graphs reached",
     "inference": "posteriors, likelihood, most probable explanation",
+    "agreement": "the same answers on every published network",
     "fit": "conditional distributions of a given graph",
     "bootstrap": "arc strength by 200 bootstraps",
     "scaling": "cost against rows, variables and threads",
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     for part in chosen.parts or PARTS:
         before = conditions()
         if before.load > BUSY:
-            console.print(f"[yellow]The machine is busy (load {before.load}): seconds will be too long.[/yellow]")
+            console.print(f"[yellow]Others keep {before.load} cores busy: seconds will be too long.[/yellow]")
         started = time.monotonic()
         module = importlib.import_module(f"benchmarks.{part}")
         plan: Any = module.TINY if chosen.tiny else module.PLAN

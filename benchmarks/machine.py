@@ -9,6 +9,8 @@ import platform
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from benchmarks.results import Conditions
 
 _PACKAGES: Final = ("bnpipe", "pgmpy", "pyagrum", "numba", "numpy", "pandas")
@@ -20,7 +22,12 @@ def conditions() -> Conditions:
     """Look at the machine as it is now."""
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Conditions(today, _machine(), versions, round(os.getloadavg()[0], 2))
+    return Conditions(today, _machine(), versions, round(_busy_cores(), 2))
+
+
+def _busy_cores(seconds: float = 2.0) -> float:
+    """How many cores others keep busy; a load average would still hold what was measured before."""
+    return psutil.cpu_percent(interval=seconds) / 100 * (os.cpu_count() or 1)
 
 
 def _machine() -> str:

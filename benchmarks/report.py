@@ -48,9 +48,8 @@ def section(result: PartResult, conditions: Conditions) -> str:
         if table.note:
             lines += [table.note, ""]
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions.items())
-    measured = (
-        f"Measured on {conditions.day}: {conditions.machine}; {versions}; load {conditions.load:.2f} when it began."
-    )
+    others = f"others kept {conditions.load:.2f} cores busy when it began"
+    measured = f"Measured on {conditions.day}: {conditions.machine}; {versions}; {others}."
     if conditions.load > BUSY:
         measured += " **Something else was running: the seconds are too long.**"
     return "\n".join([*lines, f"*{measured}*", ""])

@@ -79,7 +79,7 @@ class Conditions:
         Cores, memory, processor features.
     versions : dict of str to str
     load : float
-        Load average of one minute when it began.
+        Cores that others kept busy when it began.
     """
 
     day: str
