@@ -34,7 +34,7 @@ class Plan:
     rows: int = 2
     targets: int = 5
     share: float = 0.7
-    limit: float = 60.0
+    limit: float = 15.0
     gigabytes: float = 8.0
 
 
