@@ -75,11 +75,6 @@ class Score:
         """Log prior of each arc, nats; 0 but for BDs."""
         return -math.log(2.0) if self.name == "bds" else 0.0
 
-    @property
-    def equivalent(self) -> bool:
-        """Whether Markov equivalent graphs have the same score."""
-        return self.name in {"bic", "aic", "bdeu", "ll"}
-
     def prior(self, nodes: int, arcs: int) -> float:
         """Log prior of a graph, nats (for BDs the marginal uniform prior of Scutari 2016)."""
         return self.arc_prior * (arcs + nodes * (nodes - 1) / 2)
