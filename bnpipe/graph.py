@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from bnpipe.errors import NetworkError
 
 Arc: TypeAlias = tuple[str, str]
 Parents: TypeAlias = Mapping[str, Sequence[str]]
+BoolMatrix: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,15 @@ class GraphDifference:
 def arcs_of(parents: Parents) -> tuple[Arc, ...]:
     """List all (parent, child), in the order of `parents`."""
     return tuple((parent, child) for child, its_parents in parents.items() for parent in its_parents)
+
+
+def parent_matrix(parents: Parents, names: Sequence[str]) -> BoolMatrix:
+    """Write a graph as bool (n, n) by [parent, child]."""
+    index = {name: place for place, name in enumerate(names)}
+    matrix = np.zeros((len(names), len(names)), dtype=bool)
+    for parent, child in arcs_of(parents):
+        matrix[index[parent], index[child]] = True
+    return matrix
 
 
 def topological_order(parents: Parents) -> tuple[str, ...]:

@@ -71,6 +71,11 @@ class Score:
     equivalent_sample_size: float = 10.0
 
     @property
+    def is_equivalent(self) -> bool:
+        """Whether Markov equivalent graphs have the same score."""
+        return self.name in {"bic", "aic", "bdeu", "ll"}
+
+    @property
     def arc_prior(self) -> float:
         """Log prior of each arc, nats; 0 but for BDs."""
         return -math.log(2.0) if self.name == "bds" else 0.0

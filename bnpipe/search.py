@@ -21,16 +21,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from bnpipe.errors import DataError
-from bnpipe.graph import Parents, arcs_of
+from bnpipe.graph import BoolMatrix, parent_matrix
 from bnpipe.knowledge import Knowledge
 from bnpipe.scores import Family, FloatArray, Sample, Score
 
-BoolMatrix: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Progress: TypeAlias = Callable[[int, float], None]
 
 _TIE: Final = 1e-9
@@ -137,6 +136,7 @@ class HillClimber:
         self._cells = 0
         self._delta: FloatArray = np.full((nodes, nodes), np.nan)
         self._local = np.zeros(nodes)
+        self._changed: set[int] = set()
         self._masks = [0] * nodes
         self._gains = np.empty((2, nodes, nodes))
         self._stale: BoolMatrix = np.zeros((nodes, nodes), dtype=bool)
@@ -144,6 +144,7 @@ class HillClimber:
         self._parents: BoolMatrix = np.zeros((nodes, nodes), dtype=bool)
         self._above = self._parents.copy()
         self._set(constraints.required if start is None else start, range(nodes))
+        self._changed.update(range(nodes))
 
     def search(
         self, *, tabu: int = 0, restarts: int = 0, mending: int = 0, turning: int = FULL_TURNS, seed: int = 0
@@ -273,6 +274,7 @@ class HillClimber:
             self._best = found
 
     def _current(self) -> float:
+        self._refresh()
         prior = self.score.prior(len(self._local), int(self._parents.sum()))
         return math.fsum(self._local) + prior
 
@@ -299,6 +301,7 @@ class HillClimber:
 
         limits = self.constraints
         self._forget()
+        self._refresh()
         arguments = (self._parents, self._above, limits.allowed, limits.required, limits.max_parents, self._delta)
         if legal_gains(*arguments, self._gains, self._stale):
             self._fill()
@@ -379,25 +382,30 @@ class HillClimber:
             self._columns.clear()
             self._families.clear()
             self._cells = 0
-            for child in range(len(self._local)):
-                self._load(child)
+            self._changed.update(range(len(self._local)))
 
     def _move(self, kind: int, parent: int, child: int) -> None:
         self._toggle(parent, child)
         if kind == _REVERSE:
             self._toggle(child, parent)
-            self._changed(parent)
-        self._changed(child)
 
     def _toggle(self, parent: int, child: int) -> None:
         from bnpipe.kernels.moves import toggle
 
         toggle(self._parents, self._above, parent, child)
-        self._masks[child] ^= 1 << parent
+        self._changed.add(child)
 
-    def _changed(self, child: int) -> None:
-        self._local[child] = self._family(child, self._masks[child])[1]
-        self._load(child)
+    def _mask(self, child: int) -> int:
+        """Write the parents of `child` as the bits of a number."""
+        return int.from_bytes(np.packbits(self._parents[:, child], bitorder="little").tobytes(), "little")
+
+    def _refresh(self) -> None:
+        """Score the families that were changed; what a family was in between is never counted."""
+        for child in self._changed:
+            self._masks[child] = self._mask(child)
+            self._local[child] = self._family(child, self._masks[child])[1]
+            self._load(child)
+        self._changed.clear()
 
     def _load(self, child: int) -> None:
         """Take what is known of a child's moves from the cache."""
@@ -418,7 +426,6 @@ class HillClimber:
         for child in changed:
             for parent in np.flatnonzero(parents[:, child] & ~self._parents[:, child]).tolist():
                 self._toggle(parent, child)
-            self._changed(child)
 
     def _disturb(self, rng: np.random.Generator) -> None:
         """Make random legal moves, about a quarter as many as there are arcs."""
@@ -440,23 +447,29 @@ class HillClimber:
         An optimum may be one only as it is drawn: Markov equivalent graphs have other neighbours. Turning arcs on the
         way keeps an accident of direction from becoming a wrong collider (Castelo & Kocka 2003, section 4).
         """
-        from bnpipe.kernels.moves import covered_arcs
+        from bnpipe.kernels.moves import covered_arcs, turn_covered
 
-        limits = self.constraints
-        for _ in range(times):
-            self._check_time()
-            count = covered_arcs(self._parents, limits.allowed, limits.required, limits.max_parents, self._covered)
-            if not count:
+        self._check_time()
+        limits, picks = self.constraints, rng.random(times)
+        rules = limits.allowed, limits.required, limits.max_parents
+        if self.score.is_equivalent:
+            touched = np.zeros(len(self._local), dtype=bool)
+            turn_covered(self._parents, self._above, *rules, picks, self._covered, touched)
+            self._changed.update(np.flatnonzero(touched).tolist())
+            return
+        for pick in picks.tolist():
+            if not (count := covered_arcs(self._parents, *rules, self._covered)):
                 return
-            parent, child = self._covered[rng.integers(count)].tolist()
-            self._turn_arc(parent, child)
+            parent, child = self._covered[int(pick * count)].tolist()
+            if self._turns_freely(parent, child):
+                self._move(_REVERSE, parent, child)
 
-    def _turn_arc(self, parent: int, child: int) -> None:
-        above = self._masks[parent]
+    def _turns_freely(self, parent: int, child: int) -> bool:
+        """Whether reversing a covered arc leaves the score as it is."""
+        above = self._mask(parent)
         turned = self._family(parent, above | (1 << child))[1] + self._family(child, above)[1]
-        drawn = float(self._local[parent] + self._local[child])
-        if abs(turned - drawn) <= _TIE * max(1.0, abs(drawn)):
-            self._move(_REVERSE, parent, child)
+        drawn = self._family(parent, above)[1] + self._family(child, self._mask(child))[1]
+        return abs(turned - drawn) <= _TIE * max(1.0, abs(drawn))
 
 
 def check_counts(**options: int | None) -> None:
@@ -470,15 +483,6 @@ def check_counts(**options: int | None) -> None:
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if value is not None and (not whole or value < 0):
             raise DataError(f"{name} must be a whole number, 0 or more, not {value!r}")
-
-
-def parent_matrix(parents: Parents, names: Sequence[str]) -> BoolMatrix:
-    """Write a graph as bool (n, n) by [parent, child]."""
-    index = {name: place for place, name in enumerate(names)}
-    matrix = np.zeros((len(names), len(names)), dtype=bool)
-    for parent, child in arcs_of(parents):
-        matrix[index[parent], index[child]] = True
-    return matrix
 
 
 def _bits(mask: int) -> list[int]:

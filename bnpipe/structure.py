@@ -22,11 +22,12 @@ from bnpipe.graph import (
     arcs_of,
     cpdag,
     graph_difference,
+    parent_matrix,
     topological_order,
 )
 from bnpipe.knowledge import Knowledge
 from bnpipe.scores import SCORES, Sample, make_score
-from bnpipe.search import Constraints, HillClimber, Progress, check_counts, parent_matrix
+from bnpipe.search import Constraints, HillClimber, Progress, check_counts
 from bnpipe.strength import ArcStrength, arc_strength
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 
-MOST_MENDING: Final = 50
+MOST_MENDING: Final = 40
 """Rounds in vain that end the mending of a large network, unless it is told otherwise."""
 
 
@@ -158,7 +159,7 @@ def learn_structure(  # noqa: PLR0917
         The graph to begin with; a variable that is not named has no parents. None: the required arcs.
     mending : int or None
         How often in a row tearing a small part out and climbing again may be in vain before the search ends; None:
-        twice as often as there are variables, at most 50 times; 0: never, which is plain hill climbing.
+        twice as often as there are variables, at most 40 times; 0: never, which is plain hill climbing.
     max_seconds : float or None
         Wall-clock time after which the best graph met so far is returned, with `cut` set. A search that was cut
         depends on the machine's speed; one that was not does not.

@@ -11,6 +11,8 @@ from reference_networks import published, random_network, sample
 from bnpipe import scores, search
 from bnpipe.data import Dataset
 from bnpipe.errors import DataError
+from bnpipe.graph import cpdag, parent_matrix
+from bnpipe.kernels.moves import turn_covered
 from bnpipe.knowledge import Knowledge
 from bnpipe.schema import MISSING, Schema, Variable
 from bnpipe.scores import SCORES, Sample, make_score
@@ -36,10 +38,7 @@ def test_every_gain_is_the_difference_of_two_scores(score: str, monkeypatch: pyt
         nonlocal seen
         gains = original()
         before = climber._current()
-        reach = climber._parents.copy()
-        for node in range(len(sampled.names)):
-            reach |= np.outer(reach[:, node], reach[node])
-        assert np.array_equal(reach.T, climber._above)
+        assert np.array_equal(ancestors(climber._parents), climber._above)
         for kind, parent, child in np.argwhere(np.isfinite(gains)).tolist()[:: 2 + seen % 3]:
             parents = climber._parents.copy()
             parents[parent, child] = not parents[parent, child]
@@ -56,6 +55,36 @@ def test_every_gain_is_the_difference_of_two_scores(score: str, monkeypatch: pyt
     monkeypatch.setattr(climber, "_fill_gains", checked)
     climber.search(tabu=3, mending=3, turning=1)
     assert seen > 20
+
+
+def test_turning_covered_arcs_stays_in_the_equivalence_class():
+    """However many arcs are turned, what the graph says and who stands above whom are kept, and required arcs stay."""
+    rng = np.random.default_rng(3)
+    turned = 0
+    for seed in range(20):
+        network = random_network(seed, 8, arcs=0.4)
+        names = network.nodes
+        parents = parent_matrix(network.parents, names)
+        before, above = parents.copy(), ancestors(parents)
+        required = parents & (rng.random(parents.shape) < 0.2)
+        touched = np.zeros(len(names), dtype=bool)
+        found = np.empty((64, 2), dtype=np.int64)
+        turn_covered(parents, above, ~np.eye(8, dtype=bool), required, 8, rng.random(30), found, touched)
+        drawn = {child: tuple(np.array(names)[parents[:, place]].tolist()) for place, child in enumerate(names)}
+        assert cpdag(drawn) == cpdag(network.parents)
+        assert np.array_equal(above, ancestors(parents))
+        assert parents[required].all()
+        assert touched[(parents != before).any(axis=0)].all()
+        turned += int((parents != before).any())
+    assert turned > 5
+
+
+def ancestors(parents: np.ndarray) -> np.ndarray:
+    """Who stands above whom, bool (n, n) by [descendant, ancestor]."""
+    reach = parents.copy()
+    for node in range(len(reach)):
+        reach |= np.outer(reach[:, node], reach[node])
+    return reach.T.copy()
 
 
 def test_a_full_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch):

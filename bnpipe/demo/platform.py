@@ -24,7 +24,6 @@ from bnpipe.demo.airflow_client import AirflowClient
 from bnpipe.demo.processes import Child, Processes, free_port
 
 Progress = Callable[[str], None]
-AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000  # if they are free
 AIRFLOW_COMPONENTS = {
     "api-server": ("api-server", "--workers", "1"),
     "scheduler": ("scheduler", "--skip-serve-logs"),  # the log servers would listen on every interface
@@ -50,6 +49,8 @@ class Platform:
         Airflow's folders.
     env : Mapping
         More environment for every process, as BNPIPE_STORE; wins over what is set here.
+    airflow_port, mlflow_port : int
+        Used if they are free, else others; 0: any.
 
     Examples
     --------
@@ -59,10 +60,20 @@ class Platform:
 
     username = "admin"
 
-    def __init__(self, home: Path, *, dags: Path, plugins: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dags: Path,
+        plugins: Path,
+        env: Mapping[str, str] | None = None,
+        airflow_port: int = 8080,
+        mlflow_port: int = 5000,
+    ) -> None:
         self.home = home.resolve()
         self._dags, self._plugins = dags.resolve(), plugins.resolve()
         self._extra = dict(env or {})
+        self._wanted_ports = {"Airflow": airflow_port, "MLflow": mlflow_port}
         self._processes = Processes(self.home / "run")
         self._progress: Progress = _say_nothing
         self._restore_signals = contextlib.ExitStack()
@@ -121,13 +132,13 @@ class Platform:
         self.stop()
 
     def _choose_addresses(self, progress: Progress) -> None:
-        airflow_port = free_port(AIRFLOW_PORT)
-        mlflow_port = free_port(MLFLOW_PORT, taken=[airflow_port])
-        self.airflow_url = f"http://127.0.0.1:{airflow_port}"
-        self.mlflow_url = f"http://127.0.0.1:{mlflow_port}"
-        for name, wanted, port in (("Airflow", AIRFLOW_PORT, airflow_port), ("MLflow", MLFLOW_PORT, mlflow_port)):
-            if port != wanted:
-                progress(f"port {wanted} is taken, {name} will be at http://127.0.0.1:{port}")
+        chosen: dict[str, int] = {}
+        for name, wanted in self._wanted_ports.items():
+            chosen[name] = free_port(wanted, taken=chosen.values())
+            if wanted and chosen[name] != wanted:
+                progress(f"port {wanted} is taken, {name} will be at http://127.0.0.1:{chosen[name]}")
+        self.airflow_url = f"http://127.0.0.1:{chosen['Airflow']}"
+        self.mlflow_url = f"http://127.0.0.1:{chosen['MLflow']}"
         passwords = self.home / "airflow" / "passwords.json"
         passwords.parent.mkdir(exist_ok=True, mode=0o700)
         self.password = _kept_secrets(passwords, {self.username: 12})[self.username]

@@ -161,3 +161,33 @@ def toggle(parents: Any, above: Any, parent: Any, child: Any) -> None:
         _connect(above, parent, child)
     else:
         _disconnect(parents, above, child)
+
+
+@kernel(
+    types.void,
+    array("boolean", 2, writable=True),
+    array("boolean", 2, writable=True),
+    array("boolean", 2),
+    array("boolean", 2),
+    types.int64,
+    array("float64"),
+    array("int64", 2, writable=True),
+    array("boolean", writable=True),
+)
+def turn_covered(
+    parents: Any, above: Any, allowed: Any, required: Any, max_parents: Any, picks: Any, found: Any, touched: Any
+) -> None:
+    """Reverse one covered arc for each of `picks`, numbers from 0 until 1 that choose among those there are then.
+
+    Children that got other parents are marked in `touched`; `found` is as in :func:`covered_arcs`.
+    """
+    for pick in picks:
+        count = covered_arcs(parents, allowed, required, max_parents, found)
+        if count == 0:
+            return
+        arc = found[int(pick * count)]
+        parent, child = arc[0], arc[1]
+        toggle(parents, above, parent, child)
+        toggle(parents, above, child, parent)
+        touched[parent] = True
+        touched[child] = True

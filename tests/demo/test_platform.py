@@ -45,7 +45,8 @@ def test_a_run_on_the_real_components(tmp_path: Path):
     plugins.mkdir()
     (dags / "tiny_dag.py").write_text(TINY_DAG)
     said: list[str] = []
-    platform = Platform(home, dags=dags, plugins=plugins, env={"BNPIPE_TEST_NUMBER": "21"})
+    env = {"BNPIPE_TEST_NUMBER": "21"}
+    platform = Platform(home, dags=dags, plugins=plugins, env=env, airflow_port=0, mlflow_port=0)
     others = set(psutil.Process().children(recursive=True))  # as a pool's resource tracker, of another test
     with platform.start(said.append):
         members = [child for child in psutil.Process().children(recursive=True) if child not in others]
@@ -85,7 +86,7 @@ def test_a_failed_start_says_why_and_leaves_nothing(tmp_path: Path):
     broken = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "nosuch:///database"}
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(PlatformError, match=r"airflow-migrate ended with exit code 1(.|\n)*nosuch"):
-        Platform(tmp_path / "home", dags=tmp_path, plugins=tmp_path, env=broken).start()
+        Platform(tmp_path / "home", dags=tmp_path, plugins=tmp_path, env=broken, airflow_port=0, mlflow_port=0).start()
     assert set(psutil.Process().children(recursive=True)) <= before
     assert list((tmp_path / "home" / "run").glob("*.json")) == []
 
@@ -111,7 +112,7 @@ def test_sigint_is_heard_where_it_was_ignored(handler):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_taken_port_is_named_with_the_one_used_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_taken_port_is_named_with_the_one_used_instead(tmp_path: Path):
     """People look at 8080 first, and would find somebody else's server there."""
     said: list[str] = []
     broken = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "nosuch:///database"}
@@ -119,8 +120,9 @@ def test_a_taken_port_is_named_with_the_one_used_instead(tmp_path: Path, monkeyp
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        monkeypatch.setattr("bnpipe.demo.platform.AIRFLOW_PORT", taken)
-        platform = Platform(tmp_path / "home", dags=tmp_path, plugins=tmp_path, env=broken)
+        platform = Platform(
+            tmp_path / "home", dags=tmp_path, plugins=tmp_path, env=broken, airflow_port=taken, mlflow_port=0
+        )
         with pytest.raises(PlatformError):
             platform.start(said.append)
     assert f"port {taken} is taken, Airflow will be at {platform.airflow_url}" in said

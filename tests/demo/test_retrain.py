@@ -7,11 +7,13 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bnpipe.demo.airflow_client import AirflowClient, RunState
 from bnpipe.demo.platform import Platform
+from bnpipe.errors import PlatformError
 from bnpipe.registry import LedgerEntry, Registry
 
 MODEL = "health_plan"
@@ -28,7 +30,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iter
         "BNPIPE_STORE": str(home / "store"),
         "BNPIPE_POLL_SECONDS": "1",
     }
-    platform = Platform(home / "home", dags=repository / "dags", plugins=repository / "plugins", env=env)
+    folders = {"dags": repository / "dags", "plugins": repository / "plugins"}
+    platform = Platform(home / "home", **folders, env=env, airflow_port=0, mlflow_port=0)  # other tests have others
     with platform.start():
         platform.client.wait_for_dag(DAG)
         platform.client.unpause(DAG)
@@ -128,11 +131,25 @@ def _a_person_moves_the_champion(platform: Platform) -> None:
     assert any("was set to version 2 in MLflow" in warning and "by this test" in warning for warning in warned)
 
 
+def _backfill_made(client: AirflowClient, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Ask until SQLite lets Airflow write it: meanwhile it answers 503, nothing made."""
+    deadline = time.monotonic() + NOTICED
+    while True:
+        try:
+            made: dict[str, Any] = client._request("POST", "backfills", wanted)
+        except PlatformError as error:
+            if "Database is locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return made
+
+
 def _an_older_date_is_backfilled(platform: Platform) -> None:
     """The backfill takes 1 January 1979 of the yearly cron; with a conf of its own it is a training of its own."""
     client = platform.client
     days = {"from_date": "1978-12-01T00:00:00Z", "to_date": "1979-02-01T00:00:00Z"}
-    made = client._request("POST", "backfills", {"dag_id": DAG, **days, "dag_run_conf": {"max_parents": 2}})
+    made = _backfill_made(client, {"dag_id": DAG, **days, "dag_run_conf": {"max_parents": 2}})
     [run] = [run.run for run in client.runs(DAG) if run.run.startswith("backfill__")]
     ended = _ended(platform, run)
     assert ended.succeeded
