@@ -10,7 +10,8 @@ Three steps, each measured by simulation in ``benchmarks/coverage.py``; ``docs/i
    posteriors as slopes (Darwiche 2003), so the effect of a drawn row is known exactly, however far it lies from the
    estimate; effects of several rows are multiplied. To first order this is the delta method on the logit scale.
 3. **What clusters move together.** The sandwich variance over clusters sees covariances between rows and families that
-   step 1 does not. What it has beyond the delta method's own variance widens the interval on the logit scale.
+   step 1 does not. What it has beyond the delta method's own variance widens the interval on the logit scale; where it
+   is clearly less, as one design effect for a whole family is too much for some of its rows, the interval narrows.
 
 References
 ----------
@@ -45,6 +46,8 @@ _FEW_CLUSTERS: Final = 2.0
 _MOST_LEVERAGE: Final = 0.95
 _PRIOR_SPREAD: Final = 1.0
 """Standard deviation of the log of a pseudo-count, how far the prior may be wrong."""
+_SURE: Final = 2.0
+"""Standard errors by which the clusters must vary less than the design effect says before that is believed."""
 _EQUAL: Final = 1e-9
 
 _log_gamma = np.frompyfunc(math.lgamma, 1, 1)
@@ -226,7 +229,7 @@ def intervals(
     ends: Floats = np.quantile(drawn, [tail, 1.0 - tail], axis=2, method="weibull")
     clusters = next((family.influence.shape[0] for family in families if family.influence is not None), 0)
     if clusters > 1:
-        ends = _widened(ends, log_mass, *_variances(families, posteriors, log_mass), level=level, clusters=clusters)
+        ends = _adjusted(ends, log_mass, *_variances(families, posteriors, log_mass), level=level, clusters=clusters)
     return np.ascontiguousarray(ends.transpose(2, 1, 0))
 
 
@@ -278,15 +281,22 @@ def contrasts(log_mass: Floats) -> Floats:
     return found
 
 
-def _widened(ends: Floats, log_mass: Floats, delta: Floats, sandwich: Floats, *, level: float, clusters: int) -> Floats:
-    """Add to the half-widths, on the logit scale and in quadrature, what clusters have beyond the delta method."""
+def _adjusted(ends: Floats, log_mass: Floats, delta: Floats, sandwich: Floats, *, level: float, clusters: int) -> Floats:
+    """Add to the half-widths, on the logit scale and in quadrature, what clusters have beyond the delta method.
+
+    Where they clearly have less, half-widths shrink to the most that the sandwich's own error allows: a variance from
+    C clusters has a relative standard error of sqrt(2 / (C - 1)).
+    """
     normal = NormalDist().inv_cdf((1.0 + level) / 2.0)
-    excess = np.maximum(student_quantile(level, clusters - 1) ** 2 * sandwich - normal**2 * delta, 0.0)
+    own, seen = normal**2 * delta, student_quantile(level, clusters - 1) ** 2 * sandwich
+    excess = np.maximum(seen - own, 0.0)
+    most = (1.0 + _SURE * math.sqrt(2.0 / (clusters - 1))) * seen
+    shrunk = np.where(own > most, most / np.maximum(own, 1e-300), 1.0)
     centre = _logit(_softmax(log_mass))
     below, above = centre - _logit(ends[0]), _logit(ends[1]) - centre
-    lower = _logistic(centre - np.sqrt(np.maximum(below, 0.0) ** 2 + excess))
-    upper = _logistic(centre + np.sqrt(np.maximum(above, 0.0) ** 2 + excess))
-    return np.stack([np.minimum(lower, ends[0]), np.maximum(upper, ends[1])])
+    lower = _logistic(centre - np.sign(below) * np.sqrt(below**2 * shrunk + excess))
+    upper = _logistic(centre + np.sign(above) * np.sqrt(above**2 * shrunk + excess))
+    return np.stack([lower, upper])
 
 
 def student_quantile(level: float, degrees: int) -> float:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from bnpipe.bitmaps import NO_WEIGHTS, Bitmaps, ByteArray, IntArray
 from bnpipe.errors import DataError, shorten
 from bnpipe.schema import MISSING
 
@@ -32,14 +33,8 @@ if TYPE_CHECKING:
 ScoreName = Literal["bic", "aic", "bdeu", "bds", "k2", "ll"]
 SCORES: Final[tuple[str, ...]] = get_args(ScoreName)
 
-IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 CodeArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
-WordArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
-ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-
-_MOST_BITMAPS: Final = 16
-"""States of a variable that get a bitmap each; a variable with more has none."""
 
 _WORDS_A_ROW: Final = 4
 """Words of bitmaps that are counted in the time that a histogram takes for one row (measured: 3 to 5)."""
@@ -52,7 +47,6 @@ _LARGEST_TABLE: Final = 2**26
 
 _DENSE_SPAN: Final = 2**16
 _WIDEST_SPAN: Final = 2**26
-_NO_WEIGHTS: Final[IntArray] = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,53 +142,6 @@ class Family:
 
 
 @dataclass(frozen=True, eq=False)
-class Bitmaps:
-    """One bit a row for each state of the variables that have few.
-
-    Parameters
-    ----------
-    words : uint64 (states of all variables, words)
-    firsts : tuple of int
-        The first bitmap of each variable; -1: it has none.
-    planes : uint64 (bits of the largest weight, words)
-        The rows' weights in binary; none: each row counts once.
-    """
-
-    words: WordArray
-    firsts: tuple[int, ...]
-    planes: WordArray
-
-    @classmethod
-    def of(cls, columns: Sequence[ByteArray], cardinalities: Sequence[int], weights: IntArray) -> Bitmaps:
-        """Write the bitmaps of these columns."""
-        from bnpipe.kernels.counting import pack_states
-
-        width = -(-columns[0].size // 64)
-        firsts, total = [], 0
-        for states in cardinalities:
-            firsts.append(total if states <= _MOST_BITMAPS else -1)
-            total += states if states <= _MOST_BITMAPS else 0
-        words = np.zeros((total, width), dtype=np.uint64)
-        for column, states, first in zip(columns, cardinalities, firsts, strict=True):
-            if first >= 0:
-                pack_states(column, words[first : first + states])
-        return cls(words, tuple(firsts), _planes(weights, width))
-
-    @property
-    def cost(self) -> int:
-        """Words to be read to count one cell."""
-        return int(self.words.shape[1]) * max(1, len(self.planes))
-
-
-def _planes(weights: IntArray, width: int) -> WordArray:
-    from bnpipe.kernels.counting import pack_weights
-
-    planes = np.zeros((int(weights.max(initial=0)).bit_length(), width), dtype=np.uint64)
-    pack_weights(weights, planes)
-    return planes
-
-
-@dataclass(frozen=True, eq=False)
 class Sample:
     """The rows a search scores: complete ones, columns in the order of names.
 
@@ -241,8 +188,8 @@ class Sample:
         if not complete.all():
             codes = [column[complete] for column in codes]
         columns, cardinalities = zip(*(_observed_states(column) for column in codes), strict=True)
-        bitmaps = Bitmaps.of(columns, cardinalities, _NO_WEIGHTS)
-        whole = cls(names, columns, cardinalities, _NO_WEIGHTS, int(columns[0].size), bitmaps)
+        bitmaps = Bitmaps.of(columns, cardinalities, NO_WEIGHTS)
+        whole = cls(names, columns, cardinalities, NO_WEIGHTS, int(columns[0].size), bitmaps)
         return whole.deduplicated() if deduplicate else whole
 
     def deduplicated(self) -> Sample:
@@ -279,8 +226,7 @@ class Sample:
 
     def reweighted(self, weights: IntArray) -> Sample:
         """Count each row `weights` times instead, int64 (distinct rows,), not all zero; nothing is copied."""
-        bitmaps = replace(self.bitmaps, planes=_planes(weights, self.bitmaps.words.shape[1]))
-        return replace(self, weights=weights, rows=int(weights.sum()), bitmaps=bitmaps)
+        return replace(self, weights=weights, rows=int(weights.sum()), bitmaps=self.bitmaps.reweighted(weights))
 
     @cached_property
     def known(self) -> FloatArray:
@@ -347,7 +293,7 @@ class Sample:
 
         cells = _grid(cardinalities)
         totals = np.zeros(len(cells), dtype=np.int64)
-        count_cells(self.bitmaps.words, self.bitmaps.planes, self._bitmaps_of(members, cells), totals)
+        count_cells(*self.bitmaps.arrays, self._bitmaps_of(members, cells), totals)
         occupied = totals > 0
         return cells[occupied], totals[occupied]
 
@@ -362,8 +308,7 @@ class Sample:
         places = np.concatenate([[0], np.cumsum(states * len(family.cells))])
         tables = np.zeros(places[-1], dtype=np.int64)
         cells = self._bitmaps_of(family.members, family.cells)
-        words, planes = self.bitmaps.words, self.bitmaps.planes
-        count_extended(words, planes, cells, family.totals, firsts, states, places, tables)
+        count_extended(*self.bitmaps.arrays, cells, family.totals, firsts, states, places, tables)
         scores = np.empty(len(candidates))
         arguments = (tables, places, family.starts, states, family.size, family.states, self.known, scores)
         score_tables(*score.arguments(self.rows), *arguments)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from bnpipe.bitmaps import Bitmaps, IntArray
 from bnpipe.errors import DataError
 from bnpipe.graph import Arc, Parents, PartialGraph, arcs_of, consistent_extension, cpdag, find_cycle
 from bnpipe.knowledge import Knowledge
@@ -25,6 +26,9 @@ from bnpipe.search import Constraints, HillClimber, Progress, check_counts
 
 if TYPE_CHECKING:
     from bnpipe.data import Dataset
+
+_REPEATED: Final = 8
+"""Rows to a distinct one from which on counting distinct rows by their weights is the quicker way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,19 +135,26 @@ def arc_strength(
 class _Resampler:
     """Draws clusters by giving rows new weights; rows are never copied.
 
-    ``rows`` are the distinct row of each data row and ``clusters`` its cluster (None: rows are independent).
+    ``rows`` are the distinct row of each data row and ``clusters`` its cluster (None: rows are independent). Where rows
+    hardly repeat, words of the bitmaps belong to one cluster each, ``words``.
     """
 
     sample: Sample
     rows: np.ndarray[Any, np.dtype[np.int32]]
-    clusters: np.ndarray[Any, np.dtype[np.int64]] | None
+    clusters: IntArray | None
+    words: IntArray | None = None
 
     @classmethod
     def of(cls, data: Dataset) -> _Resampler:
-        sample, rows = Sample.of(data, deduplicate=False).distinct()
+        whole = Sample.of(data, deduplicate=False)
+        sample, rows = whole.distinct()
         if data.clusters is None:
             return cls(sample.sorted(), rows, None)
-        return cls(sample, rows, np.unique(data.clusters[data.complete], return_inverse=True)[1])
+        clusters = np.unique(data.clusters[data.complete], return_inverse=True)[1]
+        if sample.weights.size * _REPEATED < rows.size:
+            return cls(sample, rows, clusters)
+        bitmaps, words = Bitmaps.apart(whole.columns, whole.cardinalities, clusters)
+        return cls(replace(sample, bitmaps=bitmaps), rows, clusters, words)
 
     def draw(self, rng: np.random.Generator) -> Sample:
         if self.clusters is None:
@@ -151,8 +162,11 @@ class _Resampler:
             return self.sample.reweighted(weights.astype(np.int64))
         count = int(self.clusters.max()) + 1
         times = np.bincount(rng.integers(count, size=count), minlength=count)
-        weights = np.bincount(self.rows, times[self.clusters], minlength=self.sample.weights.size)
-        return self.sample.reweighted(weights.astype(np.int64))
+        weights = np.bincount(self.rows, times[self.clusters], minlength=self.sample.weights.size).astype(np.int64)
+        if self.words is None:
+            return self.sample.reweighted(weights)
+        bitmaps = self.sample.bitmaps.repeated(times[self.words])
+        return replace(self.sample, weights=weights, rows=int(weights.sum()), bitmaps=bitmaps)
 
 
 def _equivalence_class(parents: Parents, knowledge: Knowledge) -> PartialGraph:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_networks import published, random_network, sample
 
+from bnpipe import strength
 from bnpipe.data import Dataset
 from bnpipe.errors import DataError
 from bnpipe.graph import consistent_extension, cpdag, find_cycle, graph_difference
@@ -112,6 +113,21 @@ def test_threads_and_row_order_change_nothing(clusters: str | None):
     for other in found[1:]:
         assert other.shares == found[0].shares
         assert other.averaged == found[0].averaged
+
+
+def test_clusters_counted_word_by_word_are_the_clusters_drawn(monkeypatch: pytest.MonkeyPatch):
+    """Bitmaps whose words hold one cluster each give the counts that the rows' weights give."""
+    data = sample(published("asia"), 1000, seed=2)
+    sizes = np.array([1, 63, 64, 65, 128, 200, 479])
+    clustered = Dataset(
+        data.schema, data.codes, np.repeat(np.arange(7), sizes)[::-1].astype(np.int32), tuple("abcdefg")
+    )
+    found = []
+    for repeated in (0, 10**9):  # always by weights of rows; always by words
+        monkeypatch.setattr(strength, "_REPEATED", repeated)
+        found.append(arc_strength(clustered, bootstraps=12, seed=5))
+    assert dict(found[0]) == dict(found[1])
+    assert len(found[0]) > 8
 
 
 def test_bootstraps_must_be_a_number_above_zero():

@@ -95,11 +95,14 @@ def count_pairs(codes: Any, column: Any, states: Any, weights: Any, table: Any) 
             table[codes[row] * states + column[row]] += 1
 
 
-@kernel(types.int64, array("uint64"), array("uint64"), array("uint64", 2), types.int64, types.int64)
-def _shared(one: Any, other: Any, planes: Any, first: Any, words: Any) -> int:
+@kernel(types.int64, array("uint64"), array("uint64"), array("uint64", 2), array("uint64"), types.int64, types.int64)
+def _shared(one: Any, other: Any, planes: Any, times: Any, first: Any, words: Any) -> int:
     """Count the rows in both bitmaps, whose words begin at `first` of the planes; each by its weight."""
     total = np.uint64(0)
-    if planes.shape[0] == 0:
+    if times.size:
+        for word in range(words):
+            total += popcount(one[word] & other[word]) * times[first + word]
+    elif planes.shape[0] == 0:
         for word in range(words):
             total += popcount(one[word] & other[word])
     else:
@@ -121,21 +124,32 @@ def _rows_of_cell(bitmaps: Any, members: Any, first: Any, words: Any, found: Any
             found[word] &= bitmaps[member, first + word]
 
 
-@kernel(types.void, array("uint64", 2), array("uint64", 2), array("int64", 2), array("int64", writable=True))
-def count_cells(bitmaps: Any, planes: Any, cells: Any, totals: Any) -> None:
-    """Count the rows of each cell, given as the bitmaps to AND, int64 (cells, members)."""
+@kernel(
+    types.void,
+    array("uint64", 2),
+    array("uint64", 2),
+    array("uint64"),
+    array("int64", 2),
+    array("int64", writable=True),
+)
+def count_cells(bitmaps: Any, planes: Any, times: Any, cells: Any, totals: Any) -> None:
+    """Count the rows of each cell, given as the bitmaps to AND, int64 (cells, members).
+
+    Rows count by their weight, whose bits are in the planes; or as often as `times` says of their word.
+    """
     buffer = np.empty(_BLOCK, dtype=np.uint64)
     for first in range(0, bitmaps.shape[1], _BLOCK):
         words = min(_BLOCK, bitmaps.shape[1] - first)
         for cell in range(cells.shape[0]):
             _rows_of_cell(bitmaps, cells[cell, : max(1, cells.shape[1] - 1)], first, words, buffer)  # x & x is x
-            totals[cell] += _shared(buffer, bitmaps[cells[cell, -1], first:], planes, first, words)
+            totals[cell] += _shared(buffer, bitmaps[cells[cell, -1], first:], planes, times, first, words)
 
 
 @kernel(
     types.void,
     array("uint64", 2),
     array("uint64", 2),
+    array("uint64"),
     array("int64", 2),
     array("int64"),
     array("int64"),
@@ -144,7 +158,7 @@ def count_cells(bitmaps: Any, planes: Any, cells: Any, totals: Any) -> None:
     array("int64", writable=True),
 )
 def count_extended(
-    bitmaps: Any, planes: Any, cells: Any, totals: Any, firsts: Any, states: Any, places: Any, tables: Any
+    bitmaps: Any, planes: Any, times: Any, cells: Any, totals: Any, firsts: Any, states: Any, places: Any, tables: Any
 ) -> None:
     """Count every cell by the states of each candidate.
 
@@ -160,7 +174,8 @@ def count_extended(
             for state in range(states[i] - 1):
                 column = bitmaps[firsts[i] + state, first:]
                 for cell in range(cells.shape[0]):
-                    tables[places[i] + cell * states[i] + state] += _shared(buffer[cell], column, planes, first, words)
+                    count = _shared(buffer[cell], column, planes, times, first, words)
+                    tables[places[i] + cell * states[i] + state] += count
     for i in range(firsts.size):
         for cell in range(cells.shape[0]):
             place = places[i] + cell * states[i]
