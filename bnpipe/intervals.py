@@ -281,7 +281,9 @@ def contrasts(log_mass: Floats) -> Floats:
     return found
 
 
-def _adjusted(ends: Floats, log_mass: Floats, delta: Floats, sandwich: Floats, *, level: float, clusters: int) -> Floats:
+def _adjusted(
+    ends: Floats, log_mass: Floats, delta: Floats, sandwich: Floats, *, level: float, clusters: int
+) -> Floats:
     """Add to the half-widths, on the logit scale and in quadrature, what clusters have beyond the delta method.
 
     Where they clearly have less, half-widths shrink to the most that the sandwich's own error allows: a variance from
