@@ -2,6 +2,7 @@
 
 A cell is learned again only where its key differs: engine, version, network, rows, seed or options. For bnpipe the
 version holds a hash of the sources that decide the graph. Only graphs and scores are reused; timings never are.
+The peers' cells, which cost hours, are part of the repository; those of bnpipe lie in the cache.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from benchmarks.engines import learner
 from benchmarks.networks import CACHE, published, sample
 
 _ROOT = Path(__file__).resolve().parent.parent
-FOLDER: Final = CACHE / "quality"
+OURS: Final = CACHE / "quality"
+PEERS: Final = Path(__file__).resolve().parent / "peers"
 NETWORKS: Final = ("alarm", "insurance", "hailfinder", "hepar2", "win95pts", "andes")
 ROWS: Final = (1_000, 10_000, 100_000)
 SEEDS: Final = (101, 102, 103, 104, 105)
-_DECIDES: Final = ("structure.py", "search.py", "scores.py", "counts.py", "graph.py", "kernels/*.py", "search/*.py")
+_DECIDES: Final = ("structure.py", "search.py", "scores.py", "bitmaps.py", "counts.py", "graph.py", "kernels/*.py", "search/*.py")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def cell_file(contender: Contender, problem: Problem) -> Path:
     """Where the cell of this key is kept."""
     key = {"version": version(contender.engine), "options": dict(contender.options), **asdict(problem)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return FOLDER / contender.engine / f"{problem.network}-{problem.rows}-{problem.seed}-{digest}.json"
+    folder = OURS if contender.engine in {"bnpipe", GENERATING.engine} else PEERS
+    return folder / contender.engine / f"{problem.network}-{problem.rows}-{problem.seed}-{digest}.json"
 
 
 def read_cell(contender: Contender, problem: Problem) -> Cell | None:
@@ -149,7 +152,7 @@ def fill_cell(contender: Contender, problem: Problem, cpu_limit: float) -> Cell:
     kept |= asdict(problem) | value | {"failure": outcome.failure, "cpu_limit": cpu_limit}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(kept), encoding="utf-8")
+    part.write_text(json.dumps(kept) + "\n", encoding="utf-8")
     part.replace(path)
     cell = read_cell(contender, problem)
     assert cell is not None

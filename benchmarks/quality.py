@@ -33,8 +33,8 @@ Rows are drawn from the published networks with the seeds {seeds}, which nothing
 learn by BIC without a limit on parents; *bnpipe tabu* is `learn_structure(data, tabu={tabu}, restarts={restarts})`,
 *pyagrum tabu* its local search with a tabu list. One scorer for all, `bnpipe.structure.score_structure`, counts the
 states that occur. Each peer's cell has {limit:g} s of processor time. A cell whose key is the same (engine, version or
-source, network, rows, seed, options) is kept in `.cache/bench/quality` and not learned again. A run spends at most
-{seconds:g} s on cells of the peers that are not there yet; `python -m benchmarks.sweep pyagrum pgmpy` learns
+source, network, rows, seed, options) is kept and not learned again, the peers' in `benchmarks/peers`. A run spends at
+most {seconds:g} s on cells of the peers that are not there yet; `python -m benchmarks.sweep pyagrum pgmpy` learns
 all of them, in hours. Cells without a peer that ended are not compared."""
 _PEERS: Final = ("pyagrum", "pgmpy")
 _STRONGER: Final = ("pyagrum tabu", *_PEERS)

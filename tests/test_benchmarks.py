@@ -23,7 +23,8 @@ USERS_OF_CHILD = ("agreement", "answering", "bootstrap", "cells", "fit", "learni
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(command, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(cells, "FOLDER", tmp_path / "cache" / "quality")
+    monkeypatch.setattr(cells, "OURS", tmp_path / "cache" / "quality")
+    monkeypatch.setattr(cells, "PEERS", tmp_path / "cache" / "peers")
 
 
 @pytest.fixture
