@@ -18,9 +18,11 @@ from bnpipe.errors import DataError, SchemaError, SpecError, shorten
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bnpipe.config.spec import ModelSpec, Overrides
+    from bnpipe.config.spec import DriftSpec, ModelSpec, Overrides
     from bnpipe.expectations import FeatureRule
+    from bnpipe.release import ReactionRule
     from bnpipe.schema import Schema, Variable
+    from bnpipe.source import Window
 
 
 def read_overrides(values: Mapping[str, Any]) -> Overrides:
@@ -85,6 +87,57 @@ def check_overrides(spec: ModelSpec, overrides: Overrides) -> None:
                     f"{spec.name}: max_parents = {limit}, but {child} has {len(parents)} required parents "
                     f"({shorten(sorted(parents))}); allow at least {len(parents)}"
                 )
+
+
+def live_window_at(spec: ModelSpec, at: datetime | date, start: date | None) -> Window:
+    """See :meth:`ModelSpec.live_window_at`."""
+    from bnpipe.source import window_at
+
+    drift = drift_of(spec)
+    lag = spec.source.lag if drift.label_lag is None else drift.label_lag
+    window = window_at(
+        at,
+        time_zone=spec.source.time_zone,
+        lag_days=lag,
+        train_days=drift.history,
+        held_out_days=drift.window,
+    )
+    if start is None:
+        return window
+    end = window.end.date()
+    if start >= end:
+        raise DataError(f"{spec.name}: days from {start} until {end} are none; choose an earlier start")
+    return window_at(
+        end, time_zone=spec.source.time_zone, train_days=drift.history, held_out_days=(end - start).days
+    )
+
+
+def reaction_rule(spec: ModelSpec) -> ReactionRule:
+    """See :meth:`ModelSpec.reaction_rule`."""
+    from bnpipe.release import ReactionRule
+
+    drift = drift_of(spec)
+    return ReactionRule(
+        actions=drift.actions,
+        rope=spec.promotion.rope,
+        rollbacks_per_year=drift.rollbacks_per_year,
+        looks_per_year=drift.looks_per_year,
+        youth=drift.youth,
+        cool_down=drift.cool_down,
+    )
+
+
+def drift_of(spec: ModelSpec) -> DriftSpec:
+    """Give the section `drift`.
+
+    Raises
+    ------
+    SpecError
+        There is none.
+    """
+    if spec.drift is None:
+        raise SpecError(f"{spec.name}: its spec has no section `drift`; add one, such as `drift: {{window: 7d}}`")
+    return spec.drift
 
 
 def learn_schema(spec: ModelSpec, frame: pd.DataFrame | None) -> Schema:

@@ -30,6 +30,7 @@ SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("validation", spec.ValidationSpec),
     ("validation.expectations: each", spec.ExpectationSpec),
     ("promotion", spec.PromotionSpec),
+    ("drift", spec.DriftSpec),
 )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bnpipe.expectations import FeatureRule
     from bnpipe.knowledge import Knowledge
-    from bnpipe.release import GateLimits, PromotionRule
+    from bnpipe.release import GateLimits, PromotionRule, ReactionRule
     from bnpipe.schema import Schema
     from bnpipe.source import Query, Window
 
@@ -30,6 +30,7 @@ Score = Literal["bic", "aic", "bdeu", "bds", "k2", "ll"]
 Estimator = Literal["mle", "bayes"]
 Policy = Literal["auto", "approval", "manual"]
 Severity = Literal["critical", "warning"]
+Actions = Literal["advise", "auto"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 PartT = TypeVar("PartT", bound=Part)
 
@@ -218,6 +219,51 @@ class PromotionSpec(Part):
     min_clusters: int = Field(default=10, ge=2, description="Fewest held-out clusters for a decision.")
 
 
+class DriftSpec(Part):
+    """When and how live rows are compared with the champion, and what may follow."""
+
+    schedule: Cron | None = Field(
+        default=None,
+        description="Cron of the drift run, in the source's time zone; left out: only by hand, or when live rows are "
+        "announced.",
+        examples=["0 7 * * *"],
+    )
+    window: Days = Field(default=7, ge=1, description="Days tested: the newest of the live rows.")
+    history: Days = Field(
+        default=49,
+        ge=1,
+        description="Days before those, to date a change; never days that the champion learned from.",
+    )
+    label_lag: Days | None = Field(
+        default=None,
+        description="Days that labels need to arrive; the live window ends that much earlier. Left out: `source.lag`.",
+    )
+    alarms_per_year: float = Field(
+        default=0.5, gt=0.0, description="False alarms tolerated a year, over all variables together."
+    )
+    looks_per_year: float = Field(
+        default=365.0,
+        gt=0.0,
+        le=366.0,
+        description="Looks a year that share them. Windows end at midnight, so more than one a day never differ; "
+        "fewer only if nobody looks between the scheduled ones.",
+    )
+    min_effect: Share = Field(
+        default=0.02, description="Total variation between a distribution before and now that does not matter."
+    )
+    min_row_share: Share = Field(
+        default=0.01, description="Share of live rows from which one row of a distribution is named as changed."
+    )
+    actions: Actions = Field(
+        default="advise", description="`advise` says what should be done, `auto` does it: roll back, refit, relearn."
+    )
+    cool_down: Days = Field(default=7, description="Days after one of these in which no other is begun.")
+    youth: Days = Field(default=28, description="Days after its promotion in which a champion may be rolled back.")
+    rollbacks_per_year: float = Field(
+        default=0.2, gt=0.0, description="Rollbacks from a champion that is as good as its predecessor, tolerated a year."
+    )
+
+
 def _short_policy(value: Any) -> Any:
     return {"policy": value} if isinstance(value, str) else value
 
@@ -233,6 +279,15 @@ class Overrides(Part):
     promotion: Policy | None = Field(default=None, description="Who promotes.")
     relearn_schema: bool = Field(
         default=False, description="Learn quantile bins anew instead of reusing the champion's."
+    )
+    refit: tuple[VariableName, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Learn only the distributions of these variables anew; graph and all others stay the champion's.",
+    )
+    since: Day | None = Field(default=None, description="With `refit`: the first day of the rows to learn from.")
+    refit_of: int | None = Field(
+        default=None, ge=1, description="With `refit`: the version whose graph is kept; left out: the champion."
     )
     reason: str | None = Field(default=None, max_length=1000, description="Why a person started this run.")
 
@@ -274,6 +329,10 @@ class ModelSpec(Part):
         PromotionSpec, BeforeValidator(_short_policy, json_schema_input_type=PromotionSpec | Policy)
     ] = Field(
         default=PromotionSpec(), description="When a new version takes over; `auto`, `approval` or `manual` for short."
+    )
+    drift: DriftSpec | None = Field(
+        default=None,
+        description="When and how live rows are compared with the champion; left out: they are not.",
     )
     schedule: Cron | None = Field(
         default=None,
@@ -338,6 +397,27 @@ class ModelSpec(Part):
             train_days=self.window.train,
             held_out_days=self.window.held_out,
         )
+
+    def live_window_at(self, at: datetime | date, *, start: date | None = None) -> Window:
+        """Place the window of a look: its last part is what is tested, the part before dates a change.
+
+        Parameters
+        ----------
+        at : datetime or date
+            A date is its end, a datetime the end of the data interval.
+        start : date or None
+            First day to test; None: as many days as the spec says.
+
+        Raises
+        ------
+        SpecError
+            The spec has no section `drift`.
+        DataError
+            `start` is not before the end.
+        """
+        from bnpipe.config.builders import live_window_at
+
+        return live_window_at(self, at, start)
 
     def ended(self, at: datetime | date) -> str | None:
         """Say why there is nothing new to learn at `at`, if the source has ended before; else None."""
@@ -477,6 +557,18 @@ class ModelSpec(Part):
             min_clusters=rule.min_clusters,
             tolerances={name: target.tolerance for name, target in self.targets.items()},
         )
+
+    def reaction_rule(self) -> ReactionRule:
+        """What may follow from a look.
+
+        Raises
+        ------
+        SpecError
+            The spec has no section `drift`.
+        """
+        from bnpipe.config.builders import reaction_rule
+
+        return reaction_rule(self)
 
 
 def _changed(part: PartT, **changes: Any) -> PartT:

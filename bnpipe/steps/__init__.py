@@ -1,6 +1,18 @@
 """The verbs: what Airflow's tasks and the command line both call."""
 
 from bnpipe.steps.chain import audit, fit, learn, register, snapshot, validate
+from bnpipe.steps.look import (
+    LOOK_STEPS,
+    Look,
+    look,
+    look_act,
+    look_compare,
+    look_decide,
+    look_report,
+    look_snapshot,
+    look_validate,
+    read_look,
+)
 from bnpipe.steps.promotion import Outcome, approve, promote, promote_by_hand, reconcile
 from bnpipe.steps.proof import evaluate
 from bnpipe.steps.rebuild import Rebuilt, rebuild
@@ -9,7 +21,9 @@ from bnpipe.steps.train import fail_run_of, train
 from bnpipe.steps.training import STEPS, Release, Training, read_release
 
 __all__ = [
+    "LOOK_STEPS",
     "STEPS",
+    "Look",
     "Outcome",
     "Rebuilt",
     "Release",
@@ -21,8 +35,16 @@ __all__ = [
     "fail_run_of",
     "fit",
     "learn",
+    "look",
+    "look_act",
+    "look_compare",
+    "look_decide",
+    "look_report",
+    "look_snapshot",
+    "look_validate",
     "promote",
     "promote_by_hand",
+    "read_look",
     "read_release",
     "rebuild",
     "reconcile",

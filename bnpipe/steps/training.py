@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from bnpipe.config import Settings
 from bnpipe.data import Dataset
@@ -29,15 +29,15 @@ log = logging.getLogger("bnpipe.steps")
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """A reference that fits into an XCom: which training, and which MLflow run tells of it.
+class Reference:
+    """What fits into an XCom: which training or look, and which MLflow run tells of it.
 
     Parameters
     ----------
     model : str
         Name of the network.
     key : str
-        The training key; everything the steps make lies under ``runs/<key>/`` in the store.
+        The training's or look's key; everything the steps make lies under ``runs/<key>/`` in the store.
     run_id : str
         The MLflow run of this Airflow or terminal run.
     actor : str
@@ -54,19 +54,73 @@ class Training:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, str]) -> Training:
+    def from_dict(cls, values: Mapping[str, str]) -> Self:
         """Read what :meth:`to_dict` gave."""
         return cls(**{field.name: values[field.name] for field in dataclass_fields(cls)})
 
 
-class Bench:
-    """What the steps of one training work with: the store, the registry, and what earlier steps left."""
+class Training(Reference):
+    """One training on its way."""
 
-    def __init__(self, training: Training, settings: Settings | None = None) -> None:
-        self.training = training
+    __slots__ = ()
+
+
+class Shelf:
+    """Where the steps of one training or look leave what they made, with the registry they tell it to."""
+
+    def __init__(self, reference: Reference, settings: Settings | None = None) -> None:
+        self.reference = reference
         self.settings = settings or Settings.from_environ()
         self.store = Store(self.settings.store)
         self.registry = Registry(self.settings.tracking_uri)
+
+    def read(self, name: str, *, step: str, of_run: bool = False) -> str:
+        """Read a file an earlier step left under this key.
+
+        Raises
+        ------
+        StoreError
+            It is not there: names the step that makes it.
+        """
+        place = f"{self._place(of_run=of_run)}/{name}"
+        if not self.store.exists(place):
+            raise StoreError(f"{place} is not in {self.store}; run the step `{step}` first")
+        return self.store.read_text(place)
+
+    def keep(self, name: str, text: str, *, log_to_run: bool = True, of_run: bool = False) -> None:
+        """Leave a file for later steps and, by default, in the MLflow run.
+
+        What depends on more than the training, as on the champion of the moment, is kept `of_run`: two runs of the
+        same training do not see each other's.
+        """
+        self.store.write_text(f"{self._place(of_run=of_run)}/{name}", text)
+        if log_to_run:
+            self.registry.log_text(self.reference.run_id, text, name)
+
+    def keep_verdicts(self, name: str, verdicts: Sequence[Verdict]) -> None:
+        """Leave verdicts, and write them into the log."""
+        self.keep(name, json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
+        self._tell(verdicts)
+
+    def validation(self) -> tuple[Verdict, ...]:
+        """Read the verdicts of the validate step."""
+        return tuple(map(Verdict.from_dict, json.loads(self.read("verdicts/validation.json", step="validate"))))
+
+    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            log.info("%s: gate %s: %s: %s", self.reference.model, verdict.gate, verdict.outcome, verdict.reason)
+
+    def _place(self, *, of_run: bool) -> str:
+        shared = f"runs/{self.reference.key}"
+        return f"{shared}/of/{self.reference.run_id}" if of_run else shared
+
+
+class Bench(Shelf):
+    """What the steps of one training work with: the store, the registry, and what earlier steps left."""
+
+    def __init__(self, training: Training, settings: Settings | None = None) -> None:
+        super().__init__(training, settings)
+        self.training = training
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -106,38 +160,6 @@ class Bench:
         with self.store.open_snapshot(self.recipe.snapshot) as path:
             return load_dataset(path, schema, start=start, end=end)
 
-    def read(self, name: str, *, step: str, of_run: bool = False) -> str:
-        """Read a file an earlier step left under this training.
-
-        Raises
-        ------
-        StoreError
-            It is not there: names the step that makes it.
-        """
-        place = f"{self._place(of_run=of_run)}/{name}"
-        if not self.store.exists(place):
-            raise StoreError(f"{place} is not in {self.store}; run the step `{step}` of this training first")
-        return self.store.read_text(place)
-
-    def keep(self, name: str, text: str, *, log_to_run: bool = True, of_run: bool = False) -> None:
-        """Leave a file for later steps and, by default, in the MLflow run.
-
-        What depends on more than the training, as on the champion of the moment, is kept `of_run`: two runs of the
-        same training do not see each other's.
-        """
-        self.store.write_text(f"{self._place(of_run=of_run)}/{name}", text)
-        if log_to_run:
-            self.registry.log_text(self.training.run_id, text, name)
-
-    def keep_verdicts(self, name: str, verdicts: Sequence[Verdict]) -> None:
-        """Leave verdicts, and write them into the log."""
-        self.keep(name, json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
-        self._tell(verdicts)
-
-    def validation(self) -> tuple[Verdict, ...]:
-        """Read the verdicts of the validate step."""
-        return tuple(map(Verdict.from_dict, json.loads(self.read("verdicts/validation.json", step="validate"))))
-
     def keep_release(self, release: Release) -> None:
         """Leave verdicts and the champion they are against as one file, so that nobody reads one without the other."""
         self.keep("release.json", release.to_json(), of_run=True)
@@ -155,14 +177,6 @@ class Bench:
             if self.store.exists(place):
                 costs[step] = StepCost(**json.loads(self.store.read_text(place)))
         return costs
-
-    def _tell(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
-            log.info("%s: gate %s: %s: %s", self.training.model, verdict.gate, verdict.outcome, verdict.reason)
-
-    def _place(self, *, of_run: bool) -> str:
-        shared = f"runs/{self.training.key}"
-        return f"{shared}/of/{self.training.run_id}" if of_run else shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,22 +240,22 @@ class Record:
 
 
 @contextmanager
-def step(name: str, bench: Bench, *, started: float | None = None) -> Iterator[None]:
+def step(name: str, bench: Shelf, *, started: float | None = None) -> Iterator[None]:
     """Time a step (since `started`); write an error that no retry can heal into the MLflow run before it goes up."""
     started = time.perf_counter() if started is None else started
-    log.info("%s: %s of training %s", bench.training.model, name, bench.training.key[:12])
+    log.info("%s: %s of %s", bench.reference.model, name, bench.reference.key[:12])
     try:
         yield
     except BnpipeError as error:
         if not error.retryable:
-            close_failed(bench.registry, bench.training.run_id, f"{name}: {error}")
+            close_failed(bench.registry, bench.reference.run_id, f"{name}: {error}")
         raise
     cost = StepCost(round(time.perf_counter() - started, 3), round(peak_mb(), 1))
     bench.keep(f"cost/{name}.json", json.dumps(asdict(cost)), log_to_run=False, of_run=True)
     bench.registry.log_metrics(
-        bench.training.run_id, {f"seconds.{name}": cost.seconds, f"peak_mb.{name}": cost.peak_mb}
+        bench.reference.run_id, {f"seconds.{name}": cost.seconds, f"peak_mb.{name}": cost.peak_mb}
     )
-    log.info("%s: %s took %.1f s, peak memory %.0f MB", bench.training.model, name, cost.seconds, cost.peak_mb)
+    log.info("%s: %s took %.1f s, peak memory %.0f MB", bench.reference.model, name, cost.seconds, cost.peak_mb)
 
 
 def close_failed(registry: Registry, run_id: str, reason: str) -> None:
