@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
 from bnpipe.errors import shorten
@@ -21,6 +22,35 @@ TARGET_FILL, TARGET_EDGE = "#fde3c8", "#d55e00"
 BAND_FILLS, BAND_INK = ("#f6f7f9", "#ffffff"), "#7b8794"
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 HEAD = 8.0
+HATCHED = "url(#hatched)"
+_HATCHING = (
+    '<defs><pattern id="hatched" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<rect width="7" height="7" fill="#ffffff"/><path d="M0 0V7" stroke="#b6bfc9" stroke-width="3.4"/></pattern></defs>'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLook:
+    """How a node is drawn.
+
+    Parameters
+    ----------
+    fill, edge, ink : str
+        Colours; `fill` may be `HATCHED`.
+    width : float
+        Of the edge, px.
+    told : str
+        On hovering, below the name.
+    """
+
+    fill: str = NODE_FILL
+    edge: str = NODE_EDGE
+    ink: str = INK
+    width: float = 1.3
+    told: str = ""
+
+
+_TARGET = NodeLook(TARGET_FILL, TARGET_EDGE, width=2.0)
 
 
 def draw_network(
@@ -29,6 +59,7 @@ def draw_network(
     tiers: Sequence[Sequence[str]] = (),
     strength: Mapping[Arc, float] | None = None,
     targets: Sequence[str] = (),
+    looks: Mapping[str, NodeLook] | None = None,
 ) -> str:
     """Draw a network as SVG.
 
@@ -42,6 +73,8 @@ def draw_network(
         Share of bootstraps that found the arc, 0 to 1: the width of its line.
     targets : sequence of str
         Drawn in another colour and bold.
+    looks : mapping of str to NodeLook, optional
+        Of each node; targets are then told by bold names alone.
 
     Returns
     -------
@@ -54,16 +87,16 @@ def draw_network(
     words = f"{len(drawing.boxes)} nodes, {len(drawing.routes)} arcs"
     label = quoteattr(f"Bayesian network: {words}")
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    given = network if isinstance(network, Network) else parents
+    shown = {name: _TARGET if name in targets else NodeLook() for name in parents} | dict(looks or {})
+    hatched = any(look.fill == HATCHED for look in shown.values())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label={label} font-family="{FONT}">',
-        f"<title>{words}</title>",
+        f"<title>{words}</title>{_HATCHING if hatched else ''}",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         *_bands(drawing),
         *(_arrow(route, _share(strength, route.arc)) for route in drawing.routes),
-        *(
-            _node(box, network if isinstance(network, Network) else parents, target=box.name in targets)
-            for box in drawing.boxes
-        ),
+        *(_node(box, given, shown[box.name], target=box.name in targets) for box in drawing.boxes),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -139,16 +172,16 @@ def _states(network: Network | Graph, name: str) -> str:
     return f"\nstates: {shorten(network.schema[name].states, limit=12)}"
 
 
-def _node(box: Box, network: Network | Graph, *, target: bool) -> str:
-    fill, edge = (TARGET_FILL, TARGET_EDGE) if target else (NODE_FILL, NODE_EDGE)
+def _node(box: Box, network: Network | Graph, look: NodeLook, *, target: bool) -> str:
     parents = ", ".join(_parents(network)[box.name]) or "none"
-    told = escape(f"{box.name}{' (target)' if target else ''}{_states(network, box.name)}\nparents: {parents}")
+    about = f"{box.name}{' (target)' if target else ''}{_states(network, box.name)}"
+    told = escape("\n".join([about, *([look.told] if look.told else []), f"parents: {parents}"]))
     lines = "".join(f'<text x="{box.x:.1f}" y="{y:.1f}">{escape(line)}</text>' for line, y in _baselines(box))
     weight = ' font-weight="bold"' if target else ""
     return (
-        f'<g font-size="13" text-anchor="middle" fill="{INK}"{weight}><title>{told}</title>'
+        f'<g font-size="13" text-anchor="middle" fill="{look.ink}"{weight}><title>{told}</title>'
         f'<rect x="{box.x - box.width / 2:.1f}" y="{box.y - box.height / 2:.1f}" width="{box.width:.1f}" '
-        f'height="{box.height:.1f}" rx="8" fill="{fill}" stroke="{edge}" stroke-width="{2 if target else 1.3}"/>'
+        f'height="{box.height:.1f}" rx="8" fill="{look.fill}" stroke="{look.edge}" stroke-width="{look.width:g}"/>'
         f"{lines}</g>"
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bnpipe.evaluation import BaselineScores, Evaluation, TargetScores
 from bnpipe.network import Network
@@ -12,36 +11,8 @@ from bnpipe.release import PromotionDecision
 from bnpipe.report.calibration import calibration_figure
 from bnpipe.report.graph import draw_network
 from bnpipe.report.layout import Arc, has_bands
+from bnpipe.report.page import Badge, Pairs, badges, count, render
 from bnpipe.verdict import Verdict
-
-Pairs = Sequence[tuple[str, str]]
-
-TONES = {
-    "pass": ("good", "✓"),
-    "fail": ("bad", "✗"),
-    "promote": ("good", "✓"),
-    "await approval": ("open", "…"),
-    "left to MLflow": ("open", "…"),
-    "held": ("open", "="),
-    "refused": ("bad", "✗"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Badge:
-    """An outcome with its colour and sign; the sign tells it apart without colour."""
-
-    gate: str
-    outcome: str
-    reason: str
-
-    @property
-    def tone(self) -> str:
-        return TONES.get(self.outcome, ("open", "?"))[0]
-
-    @property
-    def sign(self) -> str:
-        return TONES.get(self.outcome, ("open", "?"))[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +84,16 @@ def training_report(
     str
         An HTML page; all texts are escaped.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
     marked = tuple(targets) or (tuple(target.name for target in evaluation.targets) if evaluation else ())
-    badges = [_Badge(verdict.gate, verdict.outcome, verdict.reason) for verdict in verdicts]
     passed = sum(verdict.passed for verdict in verdicts)
-    return environment.get_template("training.html.j2").render(
+    return render(
+        "training.html.j2",
         name=name,
         description=description,
-        headline=f"{passed} of {len(badges)} gates passed" if badges else "trained",
-        decision=_Badge("", decision.outcome, decision.reason) if decision else None,
+        headline=f"{passed} of {len(verdicts)} gates passed" if verdicts else "trained",
+        decision=Badge("", decision.outcome, decision.reason) if decision else None,
         facts=_facts(network, evaluation),
         notes=notes,
         graph=Markup(draw_network(network, tiers=tiers, strength=strength, targets=marked)),
@@ -134,7 +102,7 @@ def training_report(
         score_notes=tuple(_score_notes(evaluation)) if evaluation else (),
         calibration=Markup(calibration_figure(evaluation)) if evaluation else "",
         clusters_word="blocks of rows" if evaluation and evaluation.independent_rows else "clusters",
-        verdicts=badges,
+        verdicts=badges(verdicts),
         tables=[_Table(title, rows) for title, rows in _tables(windows, validation, provenance) if rows],
         audit=audit,
         seconds=tuple(_steps(seconds or {})),
@@ -150,20 +118,16 @@ def _tables(windows: Pairs, validation: Sequence[str], provenance: Pairs) -> Ite
 def _facts(network: Network, evaluation: Evaluation | None) -> Iterator[tuple[str, str]]:
     yield "nodes", str(len(network.nodes))
     yield "arcs", str(len(network.arcs))
-    yield "free parameters", _count(network.parameters)
+    yield "free parameters", count(network.parameters)
     if evaluation is None:
         return
-    yield "rows learned from", _count(evaluation.training_rows)
+    yield "rows learned from", count(evaluation.training_rows)
     where = f" in {evaluation.clusters} clusters" if evaluation.clusters else ""
-    yield f"held-out rows{where}", _count(evaluation.rows)
+    yield f"held-out rows{where}", count(evaluation.rows)
     if evaluation.held_out_nats is not None:
         yield "held-out nats per row", f"{evaluation.held_out_nats:.3f}"
     if evaluation.overfit is not None:
         yield "over-fit, nats per row", f"{evaluation.overfit:+.3f}"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}".replace(",", "\u202f")  # narrow blank: the same in every language
 
 
 def _graph_caption(
@@ -220,17 +184,17 @@ def _signed(value: float | None, interval: tuple[float, float] | None) -> str:
 def _score_notes(evaluation: Evaluation) -> Iterator[str]:
     for target in evaluation.targets:
         known = ", ".join(target.evidence) or "nothing"
-        counted = f"scored on {_count(target.rows)} rows"
+        counted = f"scored on {count(target.rows)} rows"
         if target.missing_rows:
-            counted += f", {_count(target.missing_rows)} without it left out"
+            counted += f", {count(target.missing_rows)} without it left out"
         if target.impossible_rows:
-            counted += f", on {_count(target.impossible_rows)} of them its evidence is impossible under the served CPDs"
+            counted += f", on {count(target.impossible_rows)} of them its evidence is impossible under the served CPDs"
         yield f"{target.name} is predicted from {known}; {counted}."
     if evaluation.impossible_rows or evaluation.unseen_rows or evaluation.other_rows:
         yield (
-            f"{_count(evaluation.impossible_rows)} rows are impossible under the served CPDs, "
-            f"{_count(evaluation.unseen_rows)} have a value that no state takes, "
-            f"in {_count(evaluation.other_rows)} a state “other” took one."
+            f"{count(evaluation.impossible_rows)} rows are impossible under the served CPDs, "
+            f"{count(evaluation.unseen_rows)} have a value that no state takes, "
+            f"in {count(evaluation.other_rows)} a state “other” took one."
         )
     if evaluation.independent_rows:
         yield "There are no cluster labels: rows are taken as independent, and intervals may be too narrow."
