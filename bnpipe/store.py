@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -373,20 +373,30 @@ def load_frame(
     return frame
 
 
-def load_dataset(path: Path, schema: Schema, *, start: datetime | None = None, end: datetime | None = None) -> Dataset:
+def load_dataset(
+    path: Path,
+    schema: Schema,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    absent: Collection[str] = (),
+) -> Dataset:
     """Read and encode a snapshot's rows, batch by batch; clusters from ``_cluster``.
 
     Parameters
     ----------
     start, end : datetime or None
         Half-open in time, with offsets.
+    absent : collection of str
+        Variables that the snapshot is known to lack: missing in every row.
 
     Raises
     ------
     DataError
         A column is not there, or the file can't be read.
     """
-    _, batches = _batches(path, (*schema.names, "_cluster"), start, end)
+    held = [name for name in schema.names if name not in absent]
+    _, batches = _batches(path, (*held, "_cluster"), start, end)
     return Dataset.from_chunks((batch.to_pandas() for batch in batches), schema, "_cluster")
 
 

@@ -3,8 +3,9 @@
 from bnpipe.config.checks import check_spec
 from bnpipe.config.json_schema import json_schema
 from bnpipe.config.loading import Problem, load_all, load_spec
+from bnpipe.config.overrides import Overrides
 from bnpipe.config.settings import Settings
-from bnpipe.config.spec import ModelSpec, Overrides
+from bnpipe.config.spec import ModelSpec
 from bnpipe.config.variables import EdgesVariable, QuantilesVariable, StatesVariable
 
 __all__ = [

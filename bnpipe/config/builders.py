@@ -18,7 +18,9 @@ from bnpipe.errors import DataError, SchemaError, SpecError, shorten
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bnpipe.config.spec import DriftSpec, ModelSpec, Overrides
+    from bnpipe.config.drift import DriftSpec
+    from bnpipe.config.overrides import Overrides
+    from bnpipe.config.spec import ModelSpec
     from bnpipe.expectations import FeatureRule
     from bnpipe.release import ReactionRule
     from bnpipe.schema import Schema, Variable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 def read_overrides(values: Mapping[str, Any]) -> Overrides:
     """See :meth:`Overrides.of`."""
     from bnpipe.config.loading import wording
-    from bnpipe.config.spec import Overrides
+    from bnpipe.config.overrides import Overrides
 
     try:
         return Overrides.model_validate(dict(values))
@@ -62,9 +64,10 @@ def check_overrides(spec: ModelSpec, overrides: Overrides) -> None:
     Raises
     ------
     SpecError
-        A score or a limit of parents for a graph that experts drew, fewer parents than are required, or a prior for
-        maximum likelihood.
+        A score or a limit of parents for a graph that experts drew, fewer parents than are required, a prior for
+        maximum likelihood, or a refit beside something that it keeps.
     """
+    _check_refit(spec, overrides)
     structure = spec.structure
     for key in ("score", "max_parents"):
         value = getattr(overrides, key)
@@ -89,6 +92,22 @@ def check_overrides(spec: ModelSpec, overrides: Overrides) -> None:
                 )
 
 
+def _check_refit(spec: ModelSpec, overrides: Overrides) -> None:
+    if overrides.refit is None:
+        alone = [key for key in ("since", "refit_of") if getattr(overrides, key) is not None]
+        if alone:
+            raise SpecError(f"{spec.name}: {alone[0]} has no effect without refit; say which variables to refit")
+        return
+    kept = ("score", "max_parents", "estimator", "equivalent_sample_size", "relearn_schema")
+    if said := [key for key in kept if getattr(overrides, key) not in (None, False)]:
+        raise SpecError(f"{spec.name}: {said[0]} has no effect beside refit, which keeps it; leave it empty")
+    if strangers := [name for name in overrides.refit if name not in spec.variables]:
+        hint = did_you_mean(strangers[0], spec.variables)
+        raise SpecError(f"{spec.name}: refit: no variable is named {strangers[0]!r}{hint}")
+    if overrides.since is None:
+        raise SpecError(f"{spec.name}: refit needs since, the first day of the rows to learn from")
+
+
 def live_window_at(spec: ModelSpec, at: datetime | date, start: date | None) -> Window:
     """See :meth:`ModelSpec.live_window_at`."""
     from bnpipe.source import window_at
@@ -107,9 +126,7 @@ def live_window_at(spec: ModelSpec, at: datetime | date, start: date | None) -> 
     end = window.end.date()
     if start >= end:
         raise DataError(f"{spec.name}: days from {start} until {end} are none; choose an earlier start")
-    return window_at(
-        end, time_zone=spec.source.time_zone, train_days=drift.history, held_out_days=(end - start).days
-    )
+    return window_at(end, time_zone=spec.source.time_zone, train_days=drift.history, held_out_days=(end - start).days)
 
 
 def reaction_rule(spec: ModelSpec) -> ReactionRule:

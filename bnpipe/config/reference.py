@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from bnpipe.config import spec, variables
+from bnpipe.config import drift, gates, spec, variables
 
 START: Final = "<!-- keys: made by `python -m bnpipe.config`, do not edit -->"
 END: Final = "<!-- /keys -->"
@@ -26,11 +26,11 @@ SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("structure", spec.StructureSpec),
     ("structure.graph", spec.GraphSpec),
     ("parameters", spec.ParametersSpec),
-    ("gates", spec.GatesSpec),
-    ("validation", spec.ValidationSpec),
-    ("validation.expectations: each", spec.ExpectationSpec),
+    ("gates", gates.GatesSpec),
+    ("validation", gates.ValidationSpec),
+    ("validation.expectations: each", gates.ExpectationSpec),
     ("promotion", spec.PromotionSpec),
-    ("drift", spec.DriftSpec),
+    ("drift", drift.DriftSpec),
 )
 
 

@@ -171,5 +171,8 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$")]
 """Name of a variable."""
 
+Text = Annotated[str, StringConstraints(min_length=1)]
+"""Not empty."""
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """Between 0 and 1."""

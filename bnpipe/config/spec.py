@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from bnpipe.config.scalars import Cron, Day, Days, ModelName, Part, Share, TimeZone, VariableName, looks_per_year
+from bnpipe.config.drift import Actions, DriftSpec
+from bnpipe.config.gates import GatesSpec, ValidationSpec
+from bnpipe.config.scalars import Cron, Day, Days, ModelName, Part, Text, TimeZone, VariableName, looks_per_year
 from bnpipe.config.variables import QuantilesVariable, VariableSpec
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from bnpipe.config.overrides import Overrides
     from bnpipe.expectations import FeatureRule
     from bnpipe.knowledge import Knowledge
     from bnpipe.release import GateLimits, PromotionRule, ReactionRule
@@ -29,9 +31,6 @@ ArcGroup = tuple[VariableName | tuple[VariableName, ...], VariableName | tuple[V
 Score = Literal["bic", "aic", "bdeu", "bds", "k2", "ll"]
 Estimator = Literal["mle", "bayes"]
 Policy = Literal["auto", "approval", "manual"]
-Severity = Literal["critical", "warning"]
-Actions = Literal["advise", "auto"]
-Text = Annotated[str, StringConstraints(min_length=1)]
 PartT = TypeVar("PartT", bound=Part)
 
 
@@ -168,45 +167,6 @@ class ParametersSpec(Part):
     )
 
 
-class GatesSpec(Part):
-    """What every new version must reach on held-out rows, whatever the champion does."""
-
-    min_rows: int = Field(default=100, ge=0, description="Fewest held-out rows.")
-    max_impossible_share: Share = Field(
-        default=0.05, description="Share of held-out rows the served CPDs call impossible."
-    )
-    max_unseen_share: Share = Field(
-        default=0.01, description="Share of held-out rows with a value that no state takes."
-    )
-    max_overfit: float = Field(default=1.0, ge=0.0, description="Training minus held-out log-likelihood, nats per row.")
-    beat_marginal: bool = Field(
-        default=True, description="Every target must beat its own marginal distribution in log-loss."
-    )
-    max_calibration_error: Share = Field(
-        default=0.1,
-        description="Largest expected calibration error of a target; fails only when its interval lies above.",
-    )
-
-
-class ExpectationSpec(Part):
-    """One more expectation of Great Expectations."""
-
-    type: Text = Field(description="Its name.", examples=["expect_column_mean_to_be_between"])
-    kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments; columns by the variable's name.")
-    severity: Severity = Field(default="critical", description="`critical` stops the run, `warning` is recorded.")
-
-
-class ValidationSpec(Part):
-    """What the rows of a window must fulfil before anything is learned, beside what the variables say."""
-
-    min_rows: int = Field(default=1, ge=1, description="Fewest rows of the window.")
-    max_duplicates: Share = Field(
-        default=1.0,
-        description="Largest share of rows that repeat another in every column; left out: above 1 % is a warning.",
-    )
-    expectations: tuple[ExpectationSpec, ...] = Field(default=(), description="Further expectations.")
-
-
 class PromotionSpec(Part):
     """When a new version takes over."""
 
@@ -219,90 +179,8 @@ class PromotionSpec(Part):
     min_clusters: int = Field(default=10, ge=2, description="Fewest held-out clusters for a decision.")
 
 
-class DriftSpec(Part):
-    """When and how live rows are compared with the champion, and what may follow."""
-
-    schedule: Cron | None = Field(
-        default=None,
-        description="Cron of the drift run, in the source's time zone; left out: only by hand, or when live rows are "
-        "announced.",
-        examples=["0 7 * * *"],
-    )
-    window: Days = Field(default=7, ge=1, description="Days tested: the newest of the live rows.")
-    history: Days = Field(
-        default=49,
-        ge=1,
-        description="Days before those, to date a change; never days that the champion learned from.",
-    )
-    label_lag: Days | None = Field(
-        default=None,
-        description="Days that labels need to arrive; the live window ends that much earlier. Left out: `source.lag`.",
-    )
-    alarms_per_year: float = Field(
-        default=0.5, gt=0.0, description="False alarms tolerated a year, over all variables together."
-    )
-    looks_per_year: float = Field(
-        default=365.0,
-        gt=0.0,
-        le=366.0,
-        description="Looks a year that share them. Windows end at midnight, so more than one a day never differ; "
-        "fewer only if nobody looks between the scheduled ones.",
-    )
-    min_effect: Share = Field(
-        default=0.02, description="Total variation between a distribution before and now that does not matter."
-    )
-    min_row_share: Share = Field(
-        default=0.01, description="Share of live rows from which one row of a distribution is named as changed."
-    )
-    actions: Actions = Field(
-        default="advise", description="`advise` says what should be done, `auto` does it: roll back, refit, relearn."
-    )
-    cool_down: Days = Field(default=7, description="Days after one of these in which no other is begun.")
-    youth: Days = Field(default=28, description="Days after its promotion in which a champion may be rolled back.")
-    rollbacks_per_year: float = Field(
-        default=0.2, gt=0.0, description="Rollbacks from a champion that is as good as its predecessor, tolerated a year."
-    )
-
-
 def _short_policy(value: Any) -> Any:
     return {"policy": value} if isinstance(value, str) else value
-
-
-class Overrides(Part):
-    """What one run may change: the trigger form and the options of ``bnpipe train``."""
-
-    end: Day | None = Field(default=None, description="End of the window: the local midnight that begins this day.")
-    score: Score | None = Field(default=None, description="Score to maximise.")
-    max_parents: int | None = Field(default=None, ge=0, le=30, description="Most parents a variable may have.")
-    estimator: Estimator | None = Field(default=None, description="Maximum likelihood or Bayes.")
-    equivalent_sample_size: float | None = Field(default=None, gt=0.0, description="Rows that the prior is worth.")
-    promotion: Policy | None = Field(default=None, description="Who promotes.")
-    relearn_schema: bool = Field(
-        default=False, description="Learn quantile bins anew instead of reusing the champion's."
-    )
-    refit: tuple[VariableName, ...] | None = Field(
-        default=None,
-        min_length=1,
-        description="Learn only the distributions of these variables anew; graph and all others stay the champion's.",
-    )
-    since: Day | None = Field(default=None, description="With `refit`: the first day of the rows to learn from.")
-    refit_of: int | None = Field(
-        default=None, ge=1, description="With `refit`: the version whose graph is kept; left out: the champion."
-    )
-    reason: str | None = Field(default=None, max_length=1000, description="Why a person started this run.")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Overrides:
-        """Read a filled form or the options of the command line; None is left out.
-
-        Raises
-        ------
-        SpecError
-            Every unknown key and wrong value, with what was given and what is allowed.
-        """
-        from bnpipe.config.builders import read_overrides
-
-        return read_overrides(values)
 
 
 class ModelSpec(Part):
@@ -344,7 +222,10 @@ class ModelSpec(Part):
 
     def resolved_json(self) -> str:
         """Give canonical JSON: every default written out, keys sorted. Part of a training's identity."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        fields = self.model_dump(mode="json")
+        if self.drift is None:
+            del fields["drift"]  # the keys of trainings from before there was such a section stay what they are
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_resolved(cls, text: str) -> ModelSpec:
@@ -383,6 +264,16 @@ class ModelSpec(Part):
         )
         promotion = _changed(self.promotion, policy=overrides.promotion)
         return self.model_copy(update={"structure": structure, "parameters": parameters, "promotion": promotion})
+
+    def with_actions(self, actions: Actions | None) -> ModelSpec:
+        """Give the spec with other `drift.actions`; None leaves them.
+
+        Raises
+        ------
+        SpecError
+            The spec has no section `drift`.
+        """
+        return self.model_copy(update={"drift": _changed(self.drift_rule(), actions=actions)})
 
     # -- domain values
 
@@ -558,8 +449,20 @@ class ModelSpec(Part):
             tolerances={name: target.tolerance for name, target in self.targets.items()},
         )
 
+    def drift_rule(self) -> DriftSpec:
+        """Give the section `drift`.
+
+        Raises
+        ------
+        SpecError
+            There is none.
+        """
+        from bnpipe.config.builders import drift_of
+
+        return drift_of(self)
+
     def reaction_rule(self) -> ReactionRule:
-        """What may follow from a look.
+        """Say what may follow from a look.
 
         Raises
         ------

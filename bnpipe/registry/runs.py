@@ -158,6 +158,18 @@ class Runs:
         """Give the tags of a run."""
         return dict(self.connection.call("get_run", run_id).data.tags)
 
+    def tags_of_runs(self, *, model: str, having: str, newest: int = 100) -> tuple[dict[str, str], ...]:
+        """Give the tags of those runs of a model that have a certain tag, the newest first."""
+        experiment = self.connection.ensure_experiment(f"bnpipe/{model}", **TRAINING)
+        found = self.connection.call(
+            "search_runs",
+            [experiment],
+            filter_string=f"tags.`{having}` != ''",
+            order_by=["attributes.start_time DESC"],
+            max_results=newest,
+        )
+        return tuple(dict(run.data.tags) for run in found)
+
     def run_status(self, run_id: str) -> str:
         """Say whether a run is ``RUNNING``, ``FINISHED`` or ``FAILED``."""
         return str(self.connection.call("get_run", run_id).info.status)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bnpipe.source.connection import Connection, connection_variable, package_file, resolve_connection
 from bnpipe.source.query import Query
-from bnpipe.source.reading import ReadResult, describe, read_window, span
+from bnpipe.source.reading import ReadResult, absent_columns, describe, read_window, span
 from bnpipe.source.window import Window, find_time_zone, window_at
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Query",
     "ReadResult",
     "Window",
+    "absent_columns",
     "connection_variable",
     "describe",
     "find_time_zone",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -51,6 +51,11 @@ class Query:
     def renamed(self) -> tuple[tuple[str, str], ...]:
         """Pairs of a source column and its name from here on."""
         return tuple(zip(self.columns, self.names or self.columns, strict=True))
+
+    def without(self, columns: Collection[str]) -> Query:
+        """Leave out columns of the source."""
+        kept = [pair for pair in self.renamed if pair[0] not in columns]
+        return replace(self, columns=tuple(column for column, _ in kept), names=tuple(name for _, name in kept))
 
 
 @dataclass(frozen=True)

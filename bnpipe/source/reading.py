@@ -51,6 +51,21 @@ def describe(connection: Connection, query: Query) -> dict[str, str]:
         return reader.types()
 
 
+def absent_columns(connection: Connection, query: Query, start: datetime, end: datetime) -> tuple[str, ...]:
+    """Name the query's columns that the rows of ``[start, end)`` do not have.
+
+    Raises
+    ------
+    SourceError, SourceUnavailable
+        As :func:`describe`.
+    """
+    zone = find_time_zone(query.time_zone)
+    window = LocalWindow(_wall_clock(start, zone), _wall_clock(end, zone))
+    with _open(connection, query) as reader:
+        types = reader.types(window)
+    return tuple(column for column in query.columns if column not in types)
+
+
 def span(connection: Connection, query: Query) -> tuple[datetime, datetime] | None:
     """First and last local time (without offset) the source holds; None when it is empty.
 

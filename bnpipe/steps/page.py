@@ -1,4 +1,4 @@
-"""The page of one training, from what its steps left."""
+"""The pages of a training and of a look, from what their steps left."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
     from bnpipe.evaluation import Evaluation
+    from bnpipe.steps.live import LookBench
 
 
 def keep_page(
@@ -57,3 +58,35 @@ def keep_page(
     )
     bench.keep("report.html", page)
     bench.registry.log_bytes(bench.training.run_id, calibration_png(scores), "calibration.png")
+
+
+def keep_drift_page(bench: LookBench) -> tuple[str, ...]:
+    """Write ``report.html`` and, where rows were compared, Evidently's page beside it into the MLflow run; name them."""
+    from bnpipe.report.drift import EVIDENTLY, drift_report
+    from bnpipe.report.evidently_report import evidently_html
+
+    recipe, report = bench.recipe, bench.report
+    if recipe.champion is None:
+        return ()
+    links = {"MLflow run": bench.registry.run_url(bench.reference.run_id)}
+    pages = ["report.html"]
+    learned = bench.learned_rows() if report is not None else None
+    if report is not None and learned is not None:
+        tested = bench.live_rows(bench.network.schema, start=recipe.window.tested)
+        bench.registry.log_text(bench.reference.run_id, evidently_html(learned, tested, report), "evidently.html")
+        links[EVIDENTLY] = "evidently.html"
+        pages.append("evidently.html")
+    page = drift_report(
+        model=recipe.spec.name,
+        version=recipe.champion.number,
+        report=report,
+        parents=bench.network.parents,
+        decision=bench.decision,
+        validation=bench.validation(),
+        targets=tuple(recipe.spec.targets),
+        tiers=recipe.spec.structure.tiers,
+        subtitle=f"days {recipe.window.tested.date()} until {recipe.window.end.date()} in {recipe.window.time_zone}",
+        links=links,
+    )
+    bench.registry.log_text(bench.reference.run_id, page, "report.html")
+    return tuple(pages)

@@ -87,6 +87,10 @@ class Shelf:
             raise StoreError(f"{place} is not in {self.store}; run the step `{step}` first")
         return self.store.read_text(place)
 
+    def holds(self, name: str, *, of_run: bool = False) -> bool:
+        """Whether an earlier step left a file of this name."""
+        return self.store.exists(f"{self._place(of_run=of_run)}/{name}")
+
     def keep(self, name: str, text: str, *, log_to_run: bool = True, of_run: bool = False) -> None:
         """Leave a file for later steps and, by default, in the MLflow run.
 

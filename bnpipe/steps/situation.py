@@ -1,0 +1,109 @@
+"""What a look knows when it decides: the reign of the champion, its predecessor on the same days, the last act."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, time, timedelta
+from typing import TYPE_CHECKING
+
+from bnpipe.errors import VersionNotFound
+from bnpipe.registry import Registry
+from bnpipe.source import find_time_zone
+from bnpipe.steps.live import Champion, LiveWindow, LookBench
+
+if TYPE_CHECKING:
+    from bnpipe.evaluation import Comparison
+    from bnpipe.network import Network
+    from bnpipe.registry import Version
+    from bnpipe.release import DriftSituation
+
+log = logging.getLogger("bnpipe.steps")
+
+ACTED_TAG = "bnpipe.acted"
+KEY_TAG = "bnpipe.look_key"
+WINDOW_END_TAG = "bnpipe.window_end"
+
+
+def situation_of(bench: LookBench, champion: Champion, *, retrain_running: bool) -> DriftSituation:
+    """Gather what the decision rests on."""
+    from bnpipe.release import DriftSituation
+
+    registry, model, window = bench.registry, bench.reference.model, bench.recipe.window
+    report = bench.report
+    began = reign_begin(registry, model, champion, window)
+    predecessor = registry.predecessor(model) if report is not None else None
+    comparison: Comparison | None = None
+    losses: tuple[float, ...] = ()
+    if predecessor is not None and predecessor.number != champion.number:
+        comparison, losses = _against(bench, predecessor, champion, began)
+    return DriftSituation(
+        validation=bench.validation(),
+        report=report,
+        champion=champion.number,
+        champion_age=_age(bench, began) if report is not None else 0,
+        predecessor=None if predecessor is None else predecessor.number,
+        against_predecessor=comparison,
+        past_losses=losses,
+        frozen=registry.frozen(model),
+        days_since_action=_days_since_action(bench),
+        retrain_running=retrain_running,
+    )
+
+
+def reign_begin(registry: Registry, model: str, champion: Champion, window: LiveWindow) -> datetime:
+    """Say from which midnight on the rows are later than the champion's promotion.
+
+    It is the one after the promotion that the ledger has; where days of the past are looked at again, that lies after
+    all of them, and the end of the days the champion was proved on counts instead: it can't have reigned before.
+    """
+    try:
+        moves = [entry.time for entry in registry.history(model) if entry.to == champion.number]
+    except VersionNotFound:
+        moves = []
+    if moves:
+        zone = find_time_zone(window.time_zone)
+        promoted = datetime.combine(moves[-1].astimezone(zone).date() + timedelta(days=1), time(), zone)
+        if champion.window_end < promoted < window.end:
+            return promoted
+    return champion.window_end
+
+
+def _age(bench: LookBench, began: datetime) -> int:
+    """Count the live clusters since the reign began; days where it began before the live rows do."""
+    start = bench.recipe.window.start
+    seen = bench.live_frame(("_cluster",), start=max(began, start))["_cluster"].nunique()
+    return int(seen) + max(0, (start - began).days)
+
+
+def _against(
+    bench: LookBench, predecessor: Version, champion: Champion, began: datetime
+) -> tuple[Comparison | None, tuple[float, ...]]:
+    """Compare predecessor and champion on rows neither learned from: since the promotion, and before it."""
+    if predecessor.train_end is None:
+        return None, ()
+    network = bench.registry.load_network(predecessor)
+    clean = max(predecessor.train_end, champion.train_end, bench.recipe.window.start)
+    before = _compare(bench, network, clean, began)
+    since = _compare(bench, network, max(clean, began), bench.recipe.window.end)
+    return since, before.cluster_means if before is not None else ()
+
+
+def _compare(bench: LookBench, predecessor: Network, start: datetime, end: datetime) -> Comparison | None:
+    from bnpipe.evaluation import compare
+
+    if start >= end:
+        return None
+    rows = bench.live_rows(predecessor.schema, start=start, end=end)
+    return compare(predecessor, bench.network, rows, targets=()) if rows.rows else None
+
+
+def _days_since_action(bench: LookBench) -> float | None:
+    """Count days, in the time of the data, since another look of this model acted; 0 where that was later."""
+    end = bench.recipe.window.end
+    acted = bench.registry.tags_of_runs(model=bench.reference.model, having=ACTED_TAG)
+    ends = [
+        datetime.fromisoformat(tags[WINDOW_END_TAG])
+        for tags in acted
+        if tags.get(KEY_TAG) != bench.reference.key and WINDOW_END_TAG in tags
+    ]
+    return min((max(0.0, (end - other) / timedelta(days=1)) for other in ends), default=None)
