@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, BaseOperator, Param
@@ -15,7 +16,7 @@ from bnpipe.airflow.watcher import ChampionTrigger
 from bnpipe.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bnpipe.registry import Reconciliation
+    from bnpipe.registry import Reconciliation, Sighting
 
 log = logging.getLogger("bnpipe.airflow")
 
@@ -41,7 +42,7 @@ def poll_seconds() -> float:
 
 
 def champion_asset(name: str, *, poll_seconds: float = 5.0) -> Asset:
-    """Give the asset of a model's champion; its events say ``model``, ``version`` and ``previous``."""
+    """Give the asset of a model's champion; its events say what :class:`ChampionTrigger` has seen."""
     watcher = AssetWatcher(name=f"champion of {name}", trigger=ChampionTrigger(name, poll_seconds))
     return Asset(f"champion of {name}", uri=f"bnpipe://champion/{name}", group="bnpipe", watchers=[watcher])
 
@@ -85,10 +86,11 @@ class ReconcileOperator(BaseOperator):
         """Reconcile."""
         from bnpipe import steps
 
-        for event in _events(context):
-            log.info("champion of %s: version %s, before: %s", event["model"], event["version"], event["previous"])
+        sightings = _sightings(context)
+        for seen in sightings:
+            log.info("champion of %s: version %s, before: %s", seen.model, seen.version, seen.previous)
         with short_errors(context):
-            report = _report(steps.reconcile(context["params"]["model"]))
+            report = _report(steps.reconcile(context["params"]["model"], sightings=sightings))
         for fate, lines in report.items():
             for line in lines:
                 log.info("%s: %s", fate, line)
@@ -106,14 +108,26 @@ def _report(found: Iterable[Reconciliation]) -> dict[str, list[str]]:
     return report
 
 
-def _events(context: Any) -> list[dict[str, Any]]:
-    """Read what the watchers saw."""
-    seen = [
+def _sightings(context: Any) -> tuple[Sighting, ...]:
+    """Read what the watchers saw; several moves of one champion may have started one run."""
+    from bnpipe.registry import Sighting
+
+    events = [
         event.extra.get("payload", event.extra)
         for events in context["triggering_asset_events"].values()
         for event in events
     ]
-    return [event for event in seen if "model" in event]
+    return tuple(
+        Sighting(
+            event["model"],
+            event["version"],
+            event["previous"],
+            datetime.fromisoformat(event["seen"]),
+            event["missing"],
+        )
+        for event in events
+        if "seen" in event
+    )
 
 
 _DOCUMENT = """# Registry
@@ -123,7 +137,8 @@ line, or by a person in the MLflow UI) the asset `champion of NAME` gets an even
 
 - a promotion that crashed half-way is closed as done or void,
 - a move by hand becomes an entry with the actor `unknown (MLflow)`, with a warning if that version never passed its
-  gates.
+  gates or is barred; so does every other version that the watcher saw on the way,
+- an alias that was removed, a champion that was deleted, and a model that was renamed or deleted are warned of.
 
 Start it by hand at any time; it changes nothing that is in order.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Hashable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -23,9 +24,9 @@ class ChampionTrigger(BaseEventTrigger):
     """Fire when the champion of one model is another version than the last one announced.
 
     All triggers of one poll interval share a single poll. What was announced last is kept in the asset's state store,
-    so that a move made while no triggerer ran is still noticed; the event goes out before it is stored, so that a crash
-    between the two announces twice rather than never. Without a store the first look announces: reconciling is
-    idempotent.
+    so that a move made while no triggerer ran is still noticed. It is stored at the next look, since Airflow takes an
+    event out of the triggerer a second or so after it was given: a crash in between announces twice rather than never.
+    Without a store the first look announces: reconciling is idempotent.
 
     Parameters
     ----------
@@ -70,28 +71,41 @@ class ChampionTrigger(BaseEventTrigger):
             await asyncio.sleep(float(kwargs["poll_seconds"]))
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Champions]) -> AsyncIterator[TriggerEvent]:
-        """Yield an event with ``model``, ``version`` and ``previous`` (None: no champion, or unknown) at each move."""
-        announced: object = await self._announced()
+        """Yield an event at each move.
+
+        It has ``model``, ``version`` and ``previous`` (None: no champion, or unknown), ``seen``, when that was, and
+        ``missing``, whether the model itself is no longer among those that bnpipe manages.
+        """
+        announced = stored = await self._announced()
         async for champions in shared_stream:
+            if announced != stored and self.asset_state_store is not None:
+                await self.asset_state_store.aset(_SEEN, {"version": announced})
+                stored = announced
             version = champions.get(self.model)
             if version == announced or (version is None and announced == _NEVER):
                 continue
             previous = announced if isinstance(announced, int) else None
-            yield TriggerEvent({"model": self.model, "version": version, "previous": previous})
+            yield TriggerEvent(
+                {
+                    "model": self.model,
+                    "version": version,
+                    "previous": previous,
+                    "seen": datetime.now(UTC).isoformat(),
+                    "missing": self.model not in champions,
+                }
+            )
             announced = version
-            if self.asset_state_store is not None:
-                await self.asset_state_store.aset(_SEEN, {"version": version})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch alone, where the triggerer shares no streams."""
         async for event in self.filter_shared_stream(self.open_shared_stream({"poll_seconds": self.poll_seconds})):
             yield event
 
-    async def _announced(self) -> object:
+    async def _announced(self) -> int | str | None:
         if self.asset_state_store is None:
             return _NEVER
         stored = await self.asset_state_store.aget(_SEEN)
-        return stored["version"] if isinstance(stored, dict) else _NEVER
+        return stored.get("version", _NEVER) if isinstance(stored, dict) else _NEVER
 
 
 def poll_champions() -> Champions:

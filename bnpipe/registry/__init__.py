@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-from bnpipe.errors import VersionNotFound
 from bnpipe.registry.client import Connection
-from bnpipe.registry.entries import (
-    ANY,
-    GRACE,
-    Anywhere,
-    Kind,
-    LedgerEntry,
-    Reconciliation,
-    Request,
-    read_entries,
-)
+from bnpipe.registry.entries import ANY, GRACE, Anywhere, LedgerEntry, Reconciliation, Request, Sighting
+from bnpipe.registry.fallback import Fallback
+from bnpipe.registry.freezing import Freeze, Freezing
 from bnpipe.registry.ledger import CHAMPION, LEDGER_TAG, Ledger
 from bnpipe.registry.runs import Runs
-from bnpipe.registry.versions import Version, Versions
+from bnpipe.registry.versions import Version
 
-__all__ = ["ANY", "Anywhere", "LedgerEntry", "Reconciliation", "Registry", "Version", "describe"]
+__all__ = [
+    "ANY",
+    "Anywhere",
+    "Freeze",
+    "LedgerEntry",
+    "Reconciliation",
+    "Registry",
+    "Sighting",
+    "Version",
+    "describe",
+]
 
 
-class Registry(Runs, Versions):
+class Registry(Runs, Fallback, Freezing):
     """Everything bnpipe asks of MLflow.
 
     Parameters
@@ -72,8 +73,8 @@ class Registry(Runs, Versions):
         reason: str,
         evidence: str = "",
         expected: int | Anywhere | None = ANY,
-        kind: Kind = "promotion",
         key: str = "",
+        force: bool = False,
     ) -> LedgerEntry:
         """Move the champion and enter it in the ledger (protocol: :mod:`bnpipe.registry.ledger`).
 
@@ -86,20 +87,22 @@ class Registry(Runs, Versions):
             Who, why, and where to look it up (a URL or run id).
         expected : int or None or ANY
             The champion this was decided against; None: that there was none.
-        kind : {"promotion", "rollback"}
         key : str
             Names this request, as an Airflow run id does: a retry with the same key gives the entry of the first
             attempt while that is the last move; once the champion has moved on it is judged like any other request.
             Without a key the same arguments, if evidence is among them, are taken for a retry.
+        force : bool
+            Also a version that is barred.
 
         Raises
         ------
         PromotionRefused
-            Another champion than expected, one being moved right now, or `to` already is the champion.
+            Another champion than expected, one being moved right now, or `to` already is the champion or is barred.
         VersionNotFound
         """
         self.version(model, to)
-        return self.ledger.move(model, Request(kind, to, actor, reason, evidence, key), expected)
+        self.enter_moves_by_hand(model)
+        return self.ledger.move(model, Request("promotion", to, actor, reason, evidence, key, force), expected)
 
     def history(self, model: str) -> tuple[LedgerEntry, ...]:
         """Give the ledger of a model, oldest entry first.
@@ -109,20 +112,7 @@ class Registry(Runs, Versions):
         VersionNotFound
             No such model.
         """
-        run_id = self.ledger.find(model)
-        return read_entries(model, self.ledger.params(run_id)) if run_id else ()
-
-    def reconcile(self, model: str) -> Reconciliation:
-        """Make ledger and alias agree: close what died half-way, enter what was done by hand. Idempotent.
-
-        Raises
-        ------
-        VersionNotFound
-            No such model.
-        """
-        self.ledger.find(model)
-        found = self.ledger.settle(model)
-        return replace(found, warnings=found.warnings + tuple(self._warnings(found.by_hand)))
+        return self.ledger.history(model)
 
     def models(self) -> tuple[str, ...]:
         """Give the names of the models bnpipe has registered."""
@@ -135,27 +125,17 @@ class Registry(Runs, Versions):
         aliased = {model.name: model.aliases.get(CHAMPION) for model in found}
         return {name: None if number is None else int(number) for name, number in sorted(aliased.items())}
 
-    def _warnings(self, by_hand: tuple[LedgerEntry, ...]) -> list[str]:
-        warnings = []
-        for entry in by_hand:
-            moved = f"champion of {entry.model!r} was set to version {entry.to} in MLflow"
-            if entry.to is None:
-                warnings.append(f"champion of {entry.model!r} was removed in MLflow; it was version {entry.source}")
-                continue
-            try:
-                doubts = self.version(entry.model, entry.to).doubts
-            except VersionNotFound:
-                continue
-            warnings.extend(f"{moved}, but {doubt}" for doubt in doubts)
-        return warnings
 
-
-def describe(entry: LedgerEntry) -> str:
-    """Tell an entry of the ledger in one line."""
+def describe(entry: LedgerEntry | Freeze) -> str:
+    """Tell an entry of the ledger, or a freeze, in one line."""
+    when = entry.time.strftime("%Y-%m-%d %H:%M:%S UTC")
+    if isinstance(entry, Freeze):
+        return f"{entry.number:>4}  {when}  " + (
+            f"frozen by {entry.actor}: {entry.reason}" if entry.frozen else f"thawed by {entry.actor}"
+        )
     source, to = (f"version {number}" if number is not None else "no version" for number in (entry.source, entry.to))
     fate = {"done": "", "void": " (not carried out)", "by hand": " (overtaken by hand)", "open": " (under way)"}
     evidence = f" [{entry.evidence}]" if entry.evidence else ""
-    when = entry.time.strftime("%Y-%m-%d %H:%M:%S UTC")
     return (
         f"{entry.number:>4}  {when}  {entry.kind}: {source} -> {to} by {entry.actor}: {entry.reason}{evidence}"
         + (fate[entry.outcome])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -14,6 +14,7 @@ from bnpipe.errors import PromotionRefused, RegistryError
 Outcome = Literal["done", "void", "by hand", "open"]
 Kind = Literal["promotion", "rollback", "by hand"]
 
+NO_REASON: Final = "no reason given"
 UNKNOWN_ACTOR: Final = "unknown (MLflow)"
 GRACE: Final = 60.0  # seconds
 KEY_LENGTH: Final = 200
@@ -91,8 +92,38 @@ class Reconciliation:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a watcher saw at one of its polls: the champion is another version than at the poll before.
+
+    Parameters
+    ----------
+    model : str
+    version, previous : int or None
+        The champion seen, and the one seen before; None: no champion, or nobody had looked before.
+    time : datetime
+        UTC.
+    missing : bool
+        The model itself was not among those that bnpipe manages, so nothing is known of its alias.
+    """
+
+    model: str
+    version: int | None
+    previous: int | None
+    time: datetime
+    missing: bool = False
+
+    @property
+    def key(self) -> str:
+        """What makes a sighting that is reported twice the same one."""
+        return f"seen {self.time.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """A wish to move the champion."""
+    """A wish to move the champion.
+
+    `force` lets a barred version have its way; `time` is when a move by hand was seen, None: now.
+    """
 
     kind: Kind
     to: int | None
@@ -100,6 +131,8 @@ class Request:
     reason: str
     evidence: str
     key: str = ""
+    force: bool = False
+    time: datetime | None = None
 
     def wrote(self, entry: LedgerEntry) -> bool:
         """Whether an earlier attempt of this very request wrote `entry`.
@@ -141,6 +174,16 @@ class Book:
         """The entry being carried out, if any."""
         return next((entry for entry in self.entries if entry.outcome == "open"), None)
 
+    def attempt(self, request: Request) -> LedgerEntry | None:
+        """Give the move that an earlier attempt of this request made or began, unless it came to nothing.
+
+        A request that leaves open where to go is recognised by all the rest.
+        """
+        last = next((entry for entry in reversed(self.entries) if entry.outcome in ("done", "open")), None)
+        if last is None:
+            return None
+        return last if replace(request, to=last.to if request.to is None else request.to).wrote(last) else None
+
     @property
     def next_number(self) -> int:
         """The number to claim."""
@@ -181,19 +224,45 @@ def already_done(book: Book, request: Request) -> LedgerEntry | None:
 def refuse_unexpected(book: Book, request: Request, expected: int | Anywhere | None) -> None:
     """Raise PromotionRefused if the champion is another than expected, or the wanted one already."""
     if expected is not ANY and book.position != expected:
+        present = f"the champion is {name_version(book.position)} (see bnpipe history {book.model})"
+        if request.kind == "rollback":
+            raise PromotionRefused(
+                f"{book.model!r} was to be rolled back from {name_version(_plain(expected))}, but {present}; decide "
+                "again"
+            )
         raise PromotionRefused(
-            f"{name_version(request.to)} of {book.model!r} was compared with {name_version(_plain(expected))}, but the "
-            f"champion is {name_version(book.position)} (see bnpipe history {book.model}); compare again"
+            f"{name_version(request.to)} of {book.model!r} was compared with {name_version(_plain(expected))}, but "
+            f"{present}; compare again"
         )
-    if book.position == request.to:
+    if request.to is not None and book.position == request.to:
         number = book.last_done.number if book.last_done else 0
         raise PromotionRefused(f"{name_version(request.to)} already is the champion of {book.model!r} (entry {number})")
 
 
-def noticed(source: int | None, to: int | None) -> Request:
-    """Describe a move that somebody made in MLflow."""
+def noticed(source: int | None, to: int | None, *, seen: Sighting | None = None) -> Request:
+    """Describe a move that somebody made in MLflow, as it is found now or as a watcher saw it."""
     what = "champion alias deleted in MLflow" if to is None else "champion alias set in MLflow"
-    return Request("by hand", to, UNKNOWN_ACTOR, f"{what}; the ledger had {name_version(source)}", "")
+    key, time = (seen.key, seen.time) if seen else ("", None)
+    return Request("by hand", to, UNKNOWN_ACTOR, f"{what}; the ledger had {name_version(source)}", "", key, time=time)
+
+
+def next_unannounced(book: Book, sightings: Sequence[Sighting], *, grace: float = GRACE) -> Sighting | None:
+    """Find the earliest move by hand among what a watcher saw that the ledger lacks, None if there is none.
+
+    Hands may move the alias twice before anybody reconciles, and only the watcher has seen where it was in between.
+    It leads on from where the ledger is, and is later than the last entry; our own moves are entered before the alias
+    is set, so within the grace of one the watcher may have seen what was before it.
+    """
+    last = book.last_done
+    after = datetime.min.replace(tzinfo=UTC)
+    if last is not None:
+        after = last.time if last.kind == "by hand" else last.time + timedelta(seconds=grace)
+    entered = {entry.key for entry in book.entries}
+    for seen in sorted(sightings, key=lambda seen: seen.time):
+        leads_on = seen.previous == book.position != seen.version
+        if leads_on and seen.time >= after and not seen.missing and seen.key not in entered:
+            return seen
+    return None
 
 
 def read_entry(model: str, number: int, params: Mapping[str, str]) -> LedgerEntry:

@@ -17,7 +17,10 @@ How the champion is moved
     2. Claim the next number: param ``NNNNNN.claim`` = JSON with a nonce, from, to, actor, reason, evidence, time, kind.
        Read it back: only the nonce that stands has won. A loser starts again from 1.
     3. Read the alias again: it is ``from``, or the entry is closed ``void`` and the promotion refused.
-    4. Set the alias. 5. Close: param ``NNNNNN.outcome`` = ``done``, and read back what stands.
+       So it is, too, if the version has been barred since it was chosen, unless the request is forced.
+    4. Set the alias. A rollback now bars the version it came from. 5. Close: param ``NNNNNN.outcome`` = ``done``, and
+    read back what stands. Whoever closes the rollback of a killed mover as ``done`` bars first, in the same words: a
+    rollback that is done has barred its source, and a bar lifted later by a person is not put back.
 
 How an open entry is settled by somebody else (the mover was killed)
     Alias at ``to``: ``done``, at once. Otherwise, once the claim is older than the grace (60 s): alias at ``from``:
@@ -26,15 +29,18 @@ How an open entry is settled by somebody else (the mover was killed)
     under a new number. A retried promotion settles the entry of its own killed predecessor without waiting. What a
     predecessor has done stands for the retry only while it is the last move and the alias still is there.
     With no entry open and the alias elsewhere than the ledger says, somebody moved it by hand: that is entered too,
-    with actor ``unknown (MLflow)``. The ledger is read *before* the alias: a move in between shows as a lost claim.
+    with actor ``unknown (MLflow)``, after whatever else a watcher has seen on the way
+    (:func:`~bnpipe.registry.entries.next_unannounced`). The ledger is read *before* the alias: a move in between shows
+    as a lost claim.
 
 Why it holds
     *One mover.* A number is claimed only by a process that has read every earlier entry closed; entries never reopen;
     so at most one is open, and of those who claim the same number one wins. *One chain.* A claim's ``from`` is the
     ledger's position at the number before; since no other entry can lie between, the ``to`` of each ``done`` entry is
     the ``from`` of the next. *Ledger and alias agree.* ``done`` is written only after the alias was at ``to`` while the
-    entry was open, and what others did to the alias meanwhile becomes the next entry at the next :meth:`settle`.
-    Unseen remain only moves by hand that were taken back before anybody looked: MLflow forgets them.
+    entry was open, or, by hand, was seen there, and what others did to the alias meanwhile becomes the next entry at
+    the next :meth:`settle`. Unseen remain only moves by hand that were taken back before anybody looked: MLflow
+    forgets them.
 
 Clocks enter only through the grace: a machine whose clock is behind by more than half a minute can see its open claims
 voided early, which step 5 repairs. MLflow must let each process read what was written before:
@@ -48,7 +54,8 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -59,15 +66,18 @@ from bnpipe.registry.entries import (
     ANY,
     GRACE,
     KEY_LENGTH,
+    NO_REASON,
     Anywhere,
     Book,
     LedgerEntry,
     Outcome,
     Reconciliation,
     Request,
+    Sighting,
     already_done,
     cut,
     name_version,
+    next_unannounced,
     noticed,
     read_entries,
     read_entry,
@@ -78,6 +88,7 @@ from bnpipe.registry.entries import (
 
 CHAMPION: Final = "champion"
 LEDGER_TAG: Final = "bnpipe.ledger"
+BARRED_TAG: Final = "bnpipe.barred"
 MODEL_TAG: Final = "bnpipe.ledger_of"
 EXPERIMENT: Final = "bnpipe ledgers"
 ROUNDS: Final = 20
@@ -97,7 +108,7 @@ class Ledger:
     grace : float
         Seconds before others may close an open entry.
     checkpoint : callable
-        Called with ``claimed``, ``moved`` between the steps, so that tests can kill a mover there.
+        Called with ``claimed``, ``moved``, ``barred`` between the steps, so that tests can kill a mover there.
     """
 
     connection: Connection
@@ -126,12 +137,25 @@ class Ledger:
         """Read all entries of a model."""
         return self._book(model, self.ensure(model))
 
+    def history(self, model: str) -> tuple[LedgerEntry, ...]:
+        """Read all entries of a model; makes no ledger where there is none.
+
+        Raises
+        ------
+        VersionNotFound
+            No such model.
+        """
+        run_id = self.find(model)
+        return read_entries(model, self.params(run_id)) if run_id else ()
+
     def alias(self, model: str) -> int | None:
         """Read where the champion is."""
         version = self.connection.call("get_registered_model", model).aliases.get(CHAMPION)
         return None if version is None else int(version)
 
-    def settle(self, model: str, *, author: Request | None = None) -> Reconciliation:
+    def settle(
+        self, model: str, *, author: Request | None = None, sightings: Sequence[Sighting] = ()
+    ) -> Reconciliation:
         """Close orphans and enter moves made by hand; idempotent.
 
         Parameters
@@ -139,23 +163,28 @@ class Ledger:
         model : str
         author : Request or None
             A mover that was voided under its feet: an unannounced move to its target is its own.
+        sightings : sequence of Sighting
+            What a watcher saw of this model.
         """
         closed: list[LedgerEntry] = []
         voided: list[LedgerEntry] = []
         by_hand: list[LedgerEntry] = []
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS + len(sightings)):
             book = self.read(model)
             alias = self.alias(model)  # after the ledger: see the module's head
+            seen = next_unannounced(book, sightings, grace=self.grace)
             if (entry := book.open) is not None:
                 outcome = settled_outcome(entry, alias, now=self.clock(), grace=self.grace)
                 if outcome == "open":
                     return Reconciliation(tuple(closed), tuple(voided), tuple(by_hand), (self._under_way(entry),))
                 settled = self._close(book, entry, outcome)
                 (closed if settled.outcome == "done" else voided).append(settled)
-            elif alias == book.position:
+            elif seen is None and alias == book.position:
                 return Reconciliation(tuple(closed), tuple(voided), tuple(by_hand))
             else:
-                request = author if author is not None and author.to == alias else noticed(book.position, alias)
+                request = noticed(book.position, seen.version if seen else alias, seen=seen)
+                if author is not None and author.to == request.to:
+                    request = author
                 if (claimed := self._claim(book, request)) is not None:
                     by_hand.append(self._close(book, claimed, "done"))
         raise RegistryUnavailable(
@@ -196,6 +225,12 @@ class Ledger:
                 return self._carry_out(book, claimed, request, began)
         raise RegistryUnavailable(f"the champion of {model!r} kept moving; try again")
 
+    def bar(self, model: str, version: int, reason: str, since: datetime) -> None:
+        """Bar a version from automatic promotion, its tag saying why and since when."""
+        self.connection.call(
+            "set_model_version_tag", model, str(version), BARRED_TAG, f"{reason} (since {since:%Y-%m-%d %H:%M UTC})"
+        )
+
     def claim(self, run_id: str, key: str, value: str) -> str:
         """Log a write-once param and give the value that stands, be it ours or another's."""
         try:
@@ -220,6 +255,8 @@ class Ledger:
 
     def _carry_out(self, book: Book, entry: LedgerEntry, request: Request, began: float) -> LedgerEntry:
         self.checkpoint("claimed")
+        if not request.force:
+            self._refuse_barred(book, entry)
         if (alias := self.alias(book.model)) != entry.source:
             if (closed := self._close(book, entry, "void")).outcome == "done":
                 return closed  # somebody made the very same version champion, and was taken for us
@@ -241,6 +278,19 @@ class Ledger:
         closed = self._close(book, entry, "done")
         return closed if closed.outcome == "done" else self._enter_again(book.model, closed, request)
 
+    def _refuse_barred(self, book: Book, entry: LedgerEntry) -> None:
+        """Close an entry as void whose version was barred, or deleted, since it was chosen."""
+        try:
+            bar = self.connection.call("get_model_version", book.model, str(entry.to)).tags.get(BARRED_TAG)
+        except VersionNotFound:
+            self._close(book, entry, "void")
+            raise
+        if bar is not None:
+            self._close(book, entry, "void")
+            raise PromotionRefused(
+                f"{name_version(entry.to)} of {book.model!r} was not promoted: it is barred: {bar or NO_REASON}"
+            )
+
     def _enter_again(self, model: str, voided: LedgerEntry, request: Request) -> LedgerEntry:
         """Somebody closed our entry before we had moved the alias: make the ledger say what happened."""
         _log.warning("ledger of %s: entry %d was closed as %s while being moved", model, voided.number, voided.outcome)
@@ -260,7 +310,7 @@ class Ledger:
             "actor": cut(request.actor, KEY_LENGTH),
             "reason": cut(request.reason),
             "evidence": cut(request.evidence),
-            "time": datetime.fromtimestamp(self.clock(), UTC).isoformat(),
+            "time": (request.time or datetime.fromtimestamp(self.clock(), UTC)).isoformat(),
             "kind": request.kind,
             "key": cut(request.key, KEY_LENGTH),
         }
@@ -271,7 +321,11 @@ class Ledger:
         return read_entry(book.model, number, {name: value})
 
     def _close(self, book: Book, entry: LedgerEntry, outcome: Outcome) -> LedgerEntry:
-        """Close an entry and give it with the outcome that stands."""
+        """Close an entry and give it with the outcome that stands; a rollback is done once its source is barred."""
+        if outcome == "done" and entry.kind == "rollback" and entry.source is not None:
+            with suppress(VersionNotFound):
+                self.bar(book.model, entry.source, f"rolled back by {entry.actor}: {entry.reason}", entry.time)
+            self.checkpoint("barred")
         standing = self.claim(book.run_id, f"{entry.number:06d}.outcome", outcome)
         return replace(entry, outcome=read_outcome(standing))
 
@@ -335,7 +389,10 @@ class Ledger:
 
     def _under_way(self, entry: LedgerEntry) -> str:
         age = max(self.clock() - entry.time.timestamp(), 0.0)
+        what = f"{name_version(entry.to)} of {entry.model!r} is being promoted"
+        if entry.kind == "rollback":
+            what = f"{entry.model!r} is being rolled back to {name_version(entry.to)}"
         return (
-            f"{name_version(entry.to)} of {entry.model!r} is being promoted by {entry.actor} (entry {entry.number}, "
-            f"{age:.0f} s ago); if that process has died, the entry is closed after {self.grace:.0f} s"
+            f"{what} by {entry.actor} (entry {entry.number}, {age:.0f} s ago); if that process has died, the entry is "
+            f"closed after {self.grace:.0f} s"
         )

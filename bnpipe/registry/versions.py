@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bnpipe.errors import NetworkError, RegistryError, VersionNotFound, shorten
 from bnpipe.registry.client import Connection, quoted
-from bnpipe.registry.ledger import CHAMPION, Ledger
+from bnpipe.registry.entries import NO_REASON
+from bnpipe.registry.ledger import BARRED_TAG, CHAMPION, Ledger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,6 @@ TRAINING_KEY_TAG: Final = "bnpipe.training_key"
 TRAIN_END_TAG: Final = "bnpipe.train_end"
 WINDOW_END_TAG: Final = "bnpipe.end"
 VERDICT_TAG: Final = "bnpipe.verdict"
-BARRED_TAG: Final = "bnpipe.barred"
 CHALLENGER: Final = "challenger"
 POLL: Final = 0.2  # seconds between looks for another process's version
 
@@ -95,7 +95,7 @@ class Version:
     def doubts(self) -> tuple[str, ...]:
         """What speaks against making it champion, each as a clause."""
         ungated = () if self.passed_gates else ("it never passed its gates",)
-        barred = () if self.barred is None else (f"it is barred: {self.barred or 'no reason given'}",)
+        barred = () if self.barred is None else (f"it is barred: {self.barred or NO_REASON}",)
         return ungated + barred
 
     def _time(self, tag: str) -> datetime | None:

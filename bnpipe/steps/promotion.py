@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnpipe.config import Settings
-from bnpipe.errors import PromotionRefused, RegistryError
-from bnpipe.registry import LedgerEntry, Reconciliation, Registry, Version
+from bnpipe.errors import PromotionRefused, RegistryError, VersionNotFound
+from bnpipe.registry import LedgerEntry, Reconciliation, Registry, Sighting, Version
 from bnpipe.release import decide_promotion
 from bnpipe.steps.proof import last_champion
 from bnpipe.steps.training import Bench, Record, Release, Training, read_release, step
@@ -22,7 +23,8 @@ class Outcome(Record):
     Parameters
     ----------
     outcome : str
-        ``promoted``, ``already champion``, ``held``, ``superseded``, ``await approval`` or ``left to MLflow``.
+        ``promoted``, ``already champion``, ``held``, ``superseded``, ``await approval`` or ``left to MLflow``;
+        of a rollback ``rolled back`` or ``already rolled back``.
     version : int
         The version that was judged.
     champion : int or None
@@ -84,11 +86,17 @@ def _settle(bench: Bench, version: Version, found: Release) -> tuple[str, str]:
         return "await approval", _taken(reigned)
     if decision.outcome != "promote":
         return decision.outcome, decision.reason
+    return _promote_unless_frozen(bench, version, found, decision.reason)
+
+
+def _promote_unless_frozen(bench: Bench, version: Version, found: Release, reason: str) -> tuple[str, str]:
+    if (frozen := bench.registry.frozen(version.model)) is not None:
+        return "held", f"{version.model} is frozen {frozen}"
     try:
-        _move(bench, version, found, decision.reason)
+        _move(bench, version, found, reason)
     except PromotionRefused as refusal:
         return "held", str(refusal)
-    return "promoted", decision.reason
+    return "promoted", reason
 
 
 def _taken(reigned: Version) -> str:
@@ -195,12 +203,22 @@ def promote_by_hand(
         reason=reason,
         evidence=registry.run_url(chosen.run_id),
         expected=current.number if current else None,
+        force=force,
     )
     return Outcome("promoted", version, current.number if current else None, reason)
 
 
-def reconcile(model: str | None = None, *, settings: Settings | None = None) -> tuple[Reconciliation, ...]:
+def reconcile(
+    model: str | None = None, *, sightings: Sequence[Sighting] = (), settings: Settings | None = None
+) -> tuple[Reconciliation, ...]:
     """Close what a crash left open in the ledgers, and write down what was moved by hand. Idempotent.
+
+    Parameters
+    ----------
+    model : str or None
+        None: every model, and whatever else the watcher has seen; one that is gone since is told as a warning.
+    sightings : sequence of Sighting
+        What the watcher saw.
 
     Raises
     ------
@@ -209,10 +227,13 @@ def reconcile(model: str | None = None, *, settings: Settings | None = None) -> 
     """
     registry = _registry(settings)
     found, failed = [], []
-    for name in [model] if model else registry.models():
+    for name in [model] if model else sorted({*registry.models(), *(seen.model for seen in sightings)}):
         try:
-            found.append(registry.reconcile(name))
+            found.append(registry.reconcile(name, sightings))
         except RegistryError as error:
+            if isinstance(error, VersionNotFound) and not model:
+                found.append(Reconciliation(warnings=(str(error),)))
+                continue
             log.warning("%s: ledger and alias could not be put together: %s", name, error)
             failed.append(error)
     for reconciliation in found:

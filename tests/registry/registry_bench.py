@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import bnpipe
 from bnpipe.network import Network
+from bnpipe.registry import LedgerEntry, Registry
 from bnpipe.registry.client import Connection
 from bnpipe.registry.ledger import Ledger
 
@@ -30,11 +34,37 @@ class Clock:
 
 
 def add_versions(uri: str, model: str, count: int, **tags: str) -> None:
-    """Register versions without files, which is all that aliases and the ledger look at."""
+    """Register versions that hold a network, beside MLflow's database, and no more: no run, no upload."""
     connection = Connection(uri)
     Ledger(connection).ensure(model)
     for _ in range(count):
-        connection.client.create_model_version(model, "file:///nowhere", tags={"bnpipe.verdict": "pass"} | tags)
+        folder = Path(uri.removeprefix("sqlite:///")).parent / "versions" / uuid.uuid4().hex
+        (folder / "artifacts").mkdir(parents=True)
+        (folder / "artifacts" / "network.json").write_text(network_json())
+        connection.client.create_model_version(model, folder.as_uri(), tags={"bnpipe.verdict": "pass"} | tags)
+
+
+def remove_files(registry: Registry, model: str, version: int) -> None:
+    """Delete what a version holds, as a cleaning of the artifact store does."""
+    folder = registry.connection.client.get_model_version_download_uri(model, str(version)).removeprefix("file://")
+    (Path(folder) / "artifacts" / "network.json").unlink()
+
+
+def check_agreement(registry: Registry, model: str = "flights") -> tuple[LedgerEntry, ...]:
+    """Ledger and alias agree, numbers have no gaps, and each move begins where the last one ended."""
+    entries = registry.history(model)
+    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    done = [entry for entry in entries if entry.outcome == "done"]
+    assert [entry.source for entry in done] == [None, *(entry.to for entry in done)][: len(done)]
+    assert registry.ledger.alias(model) == (done[-1].to if done else None)
+    assert not [entry for entry in entries if entry.outcome == "open"]
+    return entries
+
+
+@cache
+def network_json() -> str:
+    """The file of the network over :func:`make_rows`."""
+    return make_network().to_json()
 
 
 def make_rows(rows: int = 400) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registry_bench import Clock, Killed, add_versions
+from registry_bench import Clock, Killed, add_versions, check_agreement
 
 from bnpipe.errors import PromotionRefused, RegistryError, SettingsError, VersionNotFound
 from bnpipe.registry import ANY, LedgerEntry, Registry, describe
@@ -33,22 +33,11 @@ def alias(registry: Registry) -> int | None:
     return registry.ledger.alias("flights")
 
 
-def check_agreement(registry: Registry, model: str = "flights") -> tuple[LedgerEntry, ...]:
-    """Ledger and alias agree, numbers have no gaps, and each move begins where the last one ended."""
-    entries = registry.history(model)
-    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
-    done = [entry for entry in entries if entry.outcome == "done"]
-    assert [entry.source for entry in done] == [None, *(entry.to for entry in done)][: len(done)]
-    assert registry.ledger.alias(model) == (done[-1].to if done else None)
-    assert not [entry for entry in entries if entry.outcome == "open"]
-    return entries
-
-
 def test_promotions_and_a_rollback_are_entered_in_order(registry: Registry, model: str) -> None:
     """Each move says from where to where, who, why, on what evidence and when."""
     first = registry.promote(model, 1, actor="eve", reason="first", evidence="runs:/1", expected=None)
     second = registry.promote(model, 3, actor="schedule", reason="+0.01 nats", evidence="runs:/3", expected=1)
-    third = registry.promote(model, 1, actor="bob", reason="it got worse", kind="rollback", expected=3)
+    third = registry.rollback(model, to=1, actor="bob", reason="it got worse", expected=3)
     entries = check_agreement(registry)
     assert entries == (first, second, third)
     assert [(entry.source, entry.to, entry.kind) for entry in entries] == [
@@ -68,9 +57,11 @@ def test_history_is_told_in_lines(registry: Registry, model: str) -> None:
     moved(registry, 1, reason="first", evidence="runs:/1")
     registry.connection.client.delete_registered_model_alias(model, "champion")
     registry.reconcile(model)
-    first, second = (describe(entry) for entry in registry.history(model))
+    registry.rollback(model, to=2, actor="bob", reason="none was left")
+    first, second, third = (describe(entry) for entry in registry.history(model))
     assert first.endswith("UTC  promotion: no version -> version 1 by eve: first [runs:/1]")
     assert "by hand: version 1 -> no version by unknown (MLflow): champion alias deleted in MLflow" in second
+    assert third.endswith("UTC  rollback: no version -> version 2 by bob: none was left")
 
 
 def test_a_champion_other_than_expected_refuses(registry: Registry, model: str) -> None:
@@ -97,7 +88,7 @@ def test_the_same_request_again_gives_the_same_entry(registry: Registry, model: 
     first = moved(registry, 1, key="run-1")
     assert moved(registry, 1, key="run-1", expected=None) == first
     moved(registry, 2, key="run-2")
-    assert moved(registry, 1, key="run-3", kind="rollback").number == 3
+    assert registry.rollback(model, to=1, actor="eve", reason="worse", key="run-1").number == 3
     fourth = moved(registry, 4, evidence="runs:/4")
     assert moved(registry, 4, evidence="runs:/4", expected=1) == fourth
     assert len(check_agreement(registry)) == 4
@@ -299,10 +290,12 @@ def test_the_champion_version_is_deleted(registry: Registry, model: str) -> None
     moved(registry, 1)
     moved(registry, 2)
     registry.connection.client.delete_model_version(model, "2")
-    assert [(entry.source, entry.to) for entry in registry.reconcile(model).by_hand] == [(2, None)]
+    found = registry.reconcile(model)
+    assert [(entry.source, entry.to) for entry in found.by_hand] == [(2, None)]
+    assert found.warnings == ("version 2 of 'flights', the champion, was deleted in MLflow; there is none now",)
     with pytest.raises(VersionNotFound):
         moved(registry, 2)
-    moved(registry, 1, kind="rollback", expected=None)
+    registry.rollback(model, actor="eve", reason="it is gone", expected=None)
     check_agreement(registry)
 
 

@@ -97,7 +97,7 @@ def test_a_training_through_the_server(server: str, tmp_path: Path, monkeypatch:
     registry.promote("flights", 1, actor="eve", reason="first", evidence=registry.run_url(run_id), expected=None)
     registry.connection.client.set_registered_model_alias("flights", "champion", "2")
     assert [(entry.source, entry.to) for entry in registry.reconcile("flights").by_hand] == [(1, 2)]
-    registry.promote("flights", 1, actor="eve", reason="back", kind="rollback", expected=2)
+    registry.rollback("flights", to=1, actor="eve", reason="back", expected=2)
     assert [entry.to for entry in registry.history("flights")] == [1, 2, 1]
     assert registry.run_url(run_id).startswith(f"{server}/#/experiments/")
     monkeypatch.setenv("BNPIPE_MLFLOW_URL", "https://mlflow.example.com/")
