@@ -113,7 +113,13 @@ class Alert:
 
 
 def drift_alert(
-    model: str, decision: DriftDecision, report: DriftReport | None, *, done: str = "", link: str = ""
+    model: str,
+    decision: DriftDecision,
+    report: DriftReport | None,
+    *,
+    done: bool = True,
+    note: str = "",
+    link: str = "",
 ) -> Alert:
     """Tell what a drift run decided.
 
@@ -122,23 +128,25 @@ def drift_alert(
     decision : DriftDecision
     report : DriftReport or None
         None where the data were too bad to compare.
-    done : str
-        What came of the decision, as a sentence, where that is more than the decision says.
+    done : bool
+        False: it came to nothing, as when somebody else moved the champion meanwhile.
+    note : str
+        What came of it, as a sentence.
     """
     changes = tuple(_change(report.nodes[name]) for name in report.flagged) if report is not None else ()
     count = f"{len(changes)} of {len(report.nodes)} CPDs changed, " if report is not None and changes else ""
     return Alert(
         model,
         "drift",
-        f"{model}: {count}{_what(decision)}",
-        reason=" ".join(text for text in (decision.reason, done) if text),
+        f"{model}: {count}{_what(decision, done=done)}",
+        reason=" ".join(text for text in (decision.reason, note) if text),
         action=decision.action,
         changes=changes,
         link=link,
     )
 
 
-def _what(decision: DriftDecision) -> str:
+def _what(decision: DriftDecision, *, done: bool) -> str:
     named = {
         "nothing": "nothing is done",
         "hold": "the live data are held as bad and not learned",
@@ -146,7 +154,9 @@ def _what(decision: DriftDecision) -> str:
         "refit": f"refit of {', '.join(decision.families)}",
         "relearn": "learn the graph anew",
     }[decision.action]
-    return f"advised: {named}" if decision.advised_only else named
+    if decision.advised_only:
+        return f"advised: {named}"
+    return named if done or decision.action in ("nothing", "hold") else f"not done: {named}"
 
 
 def _change(node: NodeDrift) -> Change:

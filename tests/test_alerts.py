@@ -71,7 +71,7 @@ def report():
 def test_a_drift_alert_names_model_nodes_effects_action_and_link(report):
     """In this order, the surest change first; a root has no configuration to be named."""
     decision = DriftDecision("refit", False, "The graph still fits.", families=("back", "weather"), alert=True)
-    alert = drift_alert("shop", decision, report, done="Training was started.", link="http://airflow/run")
+    alert = drift_alert("shop", decision, report, note="Training was started.", link="http://airflow/run")
     assert alert.text.splitlines() == [
         "shop: 2 of 3 CPDs changed, refit of back, weather",
         "back: total variation 0.31, p 0.001, most at weather=wet, basket=large, since 2026-02-03",
@@ -93,6 +93,15 @@ def test_a_drift_alert_names_model_nodes_effects_action_and_link(report):
 def test_what_is_done_and_what_is_only_advised_read_differently(report, decision, told):
     """Nobody may take advice for an act."""
     assert drift_alert("shop", decision, report).headline == f"shop: {told}"
+
+
+def test_what_came_to_nothing_is_not_told_as_done(report):
+    """The champion moved meanwhile; bad data are held whether or not something was done."""
+    decision = DriftDecision("roll back", False, "It is worse.", to=3, alert=True)
+    alert = drift_alert("shop", decision, report, done=False, note="The champion is another one by now.")
+    assert alert.headline == "shop: 2 of 3 CPDs changed, not done: roll back to version 3"
+    hold = drift_alert("shop", DriftDecision("hold", False, ""), None, done=False)
+    assert "not done" not in hold.headline
 
 
 def test_bad_data_are_told_without_a_report():

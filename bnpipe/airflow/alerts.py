@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow.sdk import BaseNotifier
 
+from bnpipe.airflow.tasks import mark_failed
 from bnpipe.alerts import Alert, send
 from bnpipe.errors import BnpipeError
 
@@ -42,6 +43,11 @@ class AlertNotifier(BaseNotifier):
             send(Alert(self.model, "message", f"{self.model}: {self.text}", link=context["ti"].log_url))
         else:
             send(failure_alert(self.model, context))
+
+
+def after_failure(model: str) -> list[Callable[[Any], None]]:
+    """Give what happens when a task has failed for good: its MLflow run ends as failed, and people are told."""
+    return [mark_failed(model), AlertNotifier(model=model)]
 
 
 def failure_alert(model: str, context: Any) -> Alert:

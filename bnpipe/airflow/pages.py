@@ -1,7 +1,8 @@
-"""The pages of the plugin: for whoever may read a Dag, the report of a run's training as MLflow holds it.
+"""The pages of the plugin: for whoever may read a Dag, the report of a run's training or look as MLflow holds it.
 
-The report is a file that a training wrote. It is shown in a frame without scripts and without an origin of its own, so
-that nothing in the rows it was made from can act as the person who looks at it.
+The report is a file that a run wrote. It is shown in a frame without scripts and without an origin of its own, so that
+nothing in the rows it was made from can act as the person who looks at it. Evidently's page is nothing without scripts:
+it may run its own, still without that origin, and load nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse
 
-from bnpipe.airflow.tasks import ERROR_KEY, SNAPSHOT, TRAIN_PREFIX
+from bnpipe.airflow.tasks import DRIFT_PREFIX, ERROR_KEY, SNAPSHOT, TRAIN_PREFIX, model_of
 from bnpipe.errors import BnpipeError, RegistryUnavailable
 
 REPORT = "report.html"
-REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+EVIDENTLY = "evidently.html"
+POLICIES = {
+    REPORT: "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    EVIDENTLY: "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:",
+}
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'self'"
 
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Training</title>
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Report</title>
 <style>
 html, body {{ height: 100%; margin: 0; font: 15px/1.5 system-ui, sans-serif; color: #1a202c; background: #fff; }}
 body {{ display: flex; flex-direction: column; }}
@@ -35,38 +41,39 @@ def application() -> FastAPI:
     allowed = [Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN))]
     app = FastAPI(openapi_url=None)
     base = "/dags/{dag_id}/runs/{run_id}"
-    app.get(f"{base}/training", dependencies=allowed, response_class=HTMLResponse)(training_page)
-    app.get(f"{base}/{REPORT}", dependencies=allowed, response_class=HTMLResponse)(report_page)
+    app.get(f"{base}/report", dependencies=allowed, response_class=HTMLResponse)(report_page)
+    app.get(f"{base}/files/{{name}}", dependencies=allowed, response_class=HTMLResponse)(file_page)
     return app
 
 
-def training_page(dag_id: str, run_id: str) -> HTMLResponse:
-    """Say how the training ended, with a link to MLflow, and frame its report."""
-    training = training_of_run(dag_id, run_id)
-    if training is None:
+def report_page(dag_id: str, run_id: str) -> HTMLResponse:
+    """Say how the training or look ended, with links to MLflow and Evidently's page, and frame its report."""
+    begun = begun_by_run(dag_id, run_id)
+    if begun is None:
         return _page(f"<p>{_why_none(dag_id, run_id)}</p>")
     try:
-        tags, address, reported = _look_up(training["run_id"])
+        tags, address, files = _look_up(begun["run_id"])
     except BnpipeError as error:
         return _page(f"<p>{escape(str(error))}</p>", status=_status(error))
-    line = f"<p><b>{escape(training['model'])}</b>: {escape(ending(tags))} {_link(address)}</p>"
-    return _page(line + (f'<iframe src="{REPORT}" title="Report"></iframe>' if reported else ""))
+    beside = _open(f"files/{EVIDENTLY}", "Evidently's report") if EVIDENTLY in files else ""
+    line = f"<p><b>{escape(begun['model'])}</b>: {escape(ending(tags))} {_link(address)} {beside}</p>"
+    return _page(line + (f'<iframe src="files/{REPORT}" title="Report"></iframe>' if REPORT in files else ""))
 
 
-def report_page(dag_id: str, run_id: str) -> HTMLResponse:
-    """Give the report as it was written."""
-    training = training_of_run(dag_id, run_id)
-    if training is None:
-        return _page("<p>No training in this run.</p>", status=404)
+def file_page(dag_id: str, run_id: str, name: str) -> HTMLResponse:
+    """Give a page as it was written."""
+    begun = begun_by_run(dag_id, run_id)
+    if begun is None or name not in POLICIES:
+        return _page("<p>No such report in this run.</p>", status=404)
     try:
-        text = _registry().read_text(training["run_id"], REPORT)
+        text = _registry().read_text(begun["run_id"], name)
     except BnpipeError as error:
         return _page(f"<p>{escape(str(error))}</p>", status=_status(error))
-    return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY})
+    return HTMLResponse(text, headers={"Content-Security-Policy": POLICIES[name]})
 
 
 def ending(tags: Any) -> str:
-    """Say in a sentence how a training ended, or that it has not."""
+    """Say in a sentence how a training or look ended, or that it has not."""
     outcome = tags.get("bnpipe.outcome")
     if not outcome:
         return "has not ended yet."
@@ -76,18 +83,18 @@ def ending(tags: Any) -> str:
     return f"{version}{outcome}. {tags.get('bnpipe.outcome_reason', '')}"
 
 
-def training_of_run(dag_id: str, run_id: str) -> dict[str, str] | None:
-    """Read which training the snapshot task of a Dag run began; None before it has succeeded."""
+def begun_by_run(dag_id: str, run_id: str) -> dict[str, str] | None:
+    """Read which training or look the snapshot task of a Dag run began; None before it has succeeded."""
     found = _xcom_of_snapshot(dag_id, run_id, "return_value")
     return found if isinstance(found, dict) and {"run_id", "model"} <= set(found) else None
 
 
 def _why_none(dag_id: str, run_id: str) -> str:
-    """Say, as HTML, why a run has no training: with the error and the MLflow run of a snapshot that failed."""
+    """Say, as HTML, why a run has no report: with the error and the MLflow run of a snapshot that failed."""
     error = _xcom_of_snapshot(dag_id, run_id, ERROR_KEY)
-    if not error or not dag_id.startswith(TRAIN_PREFIX):
-        return "No training in this run, or its snapshot has not been taken yet."
-    model = dag_id.removeprefix(TRAIN_PREFIX)
+    if not error or not dag_id.startswith((TRAIN_PREFIX, DRIFT_PREFIX)):
+        return "No training or look in this run, or its snapshot has not been taken yet."
+    model = model_of(dag_id)
     try:
         registry = _registry()
         found = registry.find_run(model=model, key=f"{dag_id}/{run_id}")
@@ -112,17 +119,21 @@ def _xcom_of_snapshot(dag_id: str, run_id: str, key: str) -> Any:
         return session.execute(query).scalar()
 
 
-def _look_up(mlflow_run: str) -> tuple[dict[str, str], str, bool]:
+def _look_up(mlflow_run: str) -> tuple[dict[str, str], str, set[str]]:
     registry = _registry()
     address = str(registry.run_url(mlflow_run))
-    return registry.run_tags(mlflow_run), address, REPORT in registry.artifacts(mlflow_run)
+    return registry.run_tags(mlflow_run), address, set(registry.artifacts(mlflow_run))
 
 
 def _link(address: str) -> str:
     """Link to an MLflow run that a browser can reach; a file store has no page."""
     if not address.startswith(("http://", "https://")):
         return ""
-    return f'<a href="{escape(address)}" target="_blank" rel="noopener">MLflow run</a>'
+    return _open(address, "MLflow run")
+
+
+def _open(address: str, name: str) -> str:
+    return f'<a href="{escape(address)}" target="_blank" rel="noopener">{name}</a>'
 
 
 def _registry() -> Any:

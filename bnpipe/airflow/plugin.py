@@ -1,4 +1,4 @@
-"""What bnpipe adds to Airflow's pages: a tab on every Dag run with the training's report.
+"""What bnpipe adds to Airflow's pages: a tab on every Dag run with the report of its training or look.
 
 Every component of Airflow loads this module, so the web application is built only when the first page is asked for.
 """
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 PREFIX = "/bnpipe"
+TAB = "bnpipe_report"
 
 
 @cache
@@ -26,15 +27,15 @@ async def pages(scope: Any, receive: Any, send: Any) -> None:
 
 
 class BnpipePlugin(AirflowPlugin):
-    """The tab *Training* of a Dag run."""
+    """The tab *Report* of a Dag run."""
 
     name = "bnpipe"
     fastapi_apps: ClassVar[list[Any]] = [{"app": pages, "url_prefix": PREFIX, "name": "bnpipe"}]
     external_views: ClassVar[list[Any]] = [
         {
-            "name": "Training",
-            "href": f"{PREFIX}/dags/{{DAG_ID}}/runs/{{RUN_ID}}/training",
+            "name": "Report",
+            "href": f"{PREFIX}/dags/{{DAG_ID}}/runs/{{RUN_ID}}/report",
             "destination": "dag_run",
-            "url_route": "bnpipe_training",
+            "url_route": TAB,
         }
     ]

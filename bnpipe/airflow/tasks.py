@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.sdk import BaseOperator, BaseOperatorLink, ExceptionRetryPolicy, RetryAction, RetryRule
 
@@ -16,11 +16,14 @@ from bnpipe.airflow.forms import actor_of
 from bnpipe.errors import BnpipeError
 
 if TYPE_CHECKING:
-    from bnpipe.steps import Training
+    from bnpipe.steps import Look, Training
 
 log = logging.getLogger("bnpipe.airflow")
 
+Kind = Literal["Training", "Look"]
+
 TRAIN_PREFIX = "bn_train__"
+DRIFT_PREFIX = "bn_drift__"
 SNAPSHOT = "snapshot"
 ERROR_KEY = "error"
 
@@ -62,20 +65,20 @@ def short_errors(context: Any) -> Iterator[None]:
 
 
 class MlflowRunLink(BaseOperatorLink):
-    """Button from a task to the MLflow run that tells of its training."""
+    """Button from a task to the MLflow run that tells of its training or look."""
 
     name = "MLflow run"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Find the address in the worker, when the task has ended; empty if there is no MLflow run to be found."""
-        training = training_of(ti_key)
-        if training is None:
+        begun = reference_of(ti_key)
+        if begun is None:
             return ""
         from bnpipe.config import Settings
         from bnpipe.registry import Registry
 
         try:
-            return str(Registry(Settings.from_environ().tracking_uri).run_url(training.run_id))
+            return str(Registry(Settings.from_environ().tracking_uri).run_url(begun.run_id))
         except BnpipeError:
             return ""
 
@@ -86,7 +89,7 @@ class StepOperator(BaseOperator):
     Parameters
     ----------
     verb : str
-        Name of a function in ``bnpipe.steps`` that takes a ``Training``.
+        Name of a function in ``bnpipe.steps`` that takes what the snapshot task began.
 
     Returns
     -------
@@ -96,6 +99,7 @@ class StepOperator(BaseOperator):
 
     ui_color = "#e8f1fb"
     operator_extra_links = (MlflowRunLink(),)
+    kind: ClassVar[Kind] = "Training"
 
     def __init__(self, *, verb: str, **kwargs: Any) -> None:
         super().__init__(task_id=verb, **kwargs)
@@ -103,26 +107,29 @@ class StepOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Call the verb."""
-        from bnpipe import steps
-
-        training = training_of(context["ti"])
-        if training is None:
-            raise RuntimeError(
-                f"no training to {self.verb}: the task {SNAPSHOT!r} left no result; clear it and try again"
-            )
+        begun = reference_of(context["ti"], self.kind)
+        if begun is None:
+            raise RuntimeError(f"nothing to {self.verb}: the task {SNAPSHOT!r} left no result; clear it and try again")
         with short_errors(context):
-            record = getattr(steps, self.verb)(training)
+            record = self.call(begun, context)
         return as_xcom(record)
 
+    def call(self, begun: Any, context: Any) -> Any:
+        """Do the work of the task, given what the snapshot task began."""
+        from bnpipe import steps
 
-def training_of(ti: Any) -> Training | None:
-    """Read which training this Dag run is about, or None before the snapshot task has succeeded."""
+        return getattr(steps, self.verb)(begun)
+
+
+def reference_of(ti: Any, kind: Kind = "Training") -> Training | Look | None:
+    """Read which training or look this Dag run is about, or None before the snapshot task has succeeded."""
     values = ti.xcom_pull(task_ids=SNAPSHOT)
     if not values:
         return None
-    from bnpipe.steps import Training
+    from bnpipe import steps
 
-    return Training.from_dict(values)
+    begun: Training | Look = getattr(steps, kind).from_dict(values)
+    return begun
 
 
 def as_xcom(record: Any) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def mark_failed(model: str) -> Callable[[Any], None]:
 
 @contextmanager
 def refusal_in_mlflow(context: Any) -> Iterator[None]:
-    """Give a training that is refused before its snapshot begins an MLflow run that ends as failed and says why.
+    """Give a run that is refused before its snapshot begins an MLflow run that ends as failed and says why.
 
     Whatever goes wrong with that is logged and never hides the refusal.
     """
@@ -174,10 +181,15 @@ def _tell_refusal(context: Any, error: BnpipeError) -> None:
     from bnpipe.registry import Registry
 
     run = context["dag_run"]
-    model, key = run.dag_id.removeprefix(TRAIN_PREFIX), run_key(run)
+    model, key = model_of(run.dag_id), run_key(run)
     tags = {"bnpipe.actor": actor_of(run), "bnpipe.airflow_run": key, "bnpipe.airflow_url": run_url(context["ti"])}
     Registry(Settings.from_environ().tracking_uri).start_run(model=model, key=key, tags=tags, params={})
     steps.fail_run_of(model=model, run_key=key, reason=f"{SNAPSHOT}: {error}")
+
+
+def model_of(dag_id: str) -> str:
+    """Name the model of a Dag that trains it or looks at it."""
+    return dag_id.partition("__")[2]
 
 
 def run_url(ti: Any) -> str:

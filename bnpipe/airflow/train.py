@@ -11,6 +11,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, chain
 from airflow.sdk.exceptions import AirflowSkipException
 
+from bnpipe.airflow.alerts import after_failure
 from bnpipe.airflow.forms import actor_of, moment_of, overrides_of, training_form
 from bnpipe.airflow.release import release_dag_id
 from bnpipe.airflow.specs import Model, models
@@ -21,7 +22,6 @@ from bnpipe.airflow.tasks import (
     StepOperator,
     as_xcom,
     connection_in_environment,
-    mark_failed,
     refusal_in_mlflow,
     retry_settings,
     run_key,
@@ -75,7 +75,7 @@ def train_dag(spec: ModelSpec, path: Path) -> DAG:
         max_active_runs=3,
         params=training_form(spec),
         tags=["bnpipe", "train", spec.name],
-        default_args={"owner": spec.owner, "on_failure_callback": mark_failed(spec.name), **retry_settings()},
+        default_args={"owner": spec.owner, "on_failure_callback": after_failure(spec.name), **retry_settings()},
     )
     with dag:
         verbs = [StepOperator(verb=verb, doc_md=about) for verb, about in VERBS.items()]

@@ -37,6 +37,11 @@ schedule: "0 3 * * *"
 """
 
 
+DRIFT = """\
+drift: {schedule: "30 6 * * *", window: 7d, history: 14d, actions: auto}
+"""
+
+
 def draw_day(day: date, rows: int, rng: np.random.Generator) -> pd.DataFrame:
     """Draw the sales of one day."""
     weather = np.where(rng.random(rows) < 0.4, "wet", "dry")

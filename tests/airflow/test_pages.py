@@ -11,7 +11,7 @@ from shop_bench import REPOSITORY
 from bnpipe.airflow.pages import ending
 from bnpipe.registry import Registry
 
-PAGES = ("training", "report.html")
+PAGES = ("report", "files/report.html", "files/evidently.html")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -22,20 +22,20 @@ def test_pages_ask_for_a_login(client, page):
 
 def test_run_without_training_says_so(client, viewer):
     """The tab is on every Dag's runs, also on those of others."""
-    answer = client.get("/bnpipe/dags/somebodys/runs/manual__1/training", headers=viewer)
-    assert (answer.status_code, "No training in this run" in answer.text) == (200, True)
-    assert client.get("/bnpipe/dags/somebodys/runs/manual__1/report.html", headers=viewer).status_code == 404
+    answer = client.get("/bnpipe/dags/somebodys/runs/manual__1/report", headers=viewer)
+    assert (answer.status_code, "No training or look in this run" in answer.text) == (200, True)
+    assert client.get("/bnpipe/dags/somebodys/runs/manual__1/files/report.html", headers=viewer).status_code == 404
 
 
 def test_training_is_shown_with_its_report(client, viewer, shop):
     """Outcome in a sentence; the report in a frame that can run nothing."""
     run = shop.run("2026-02-05T02:00").dag_run
     base = f"/bnpipe/dags/{run.dag_id}/runs/{run.run_id}"
-    page = client.get(f"{base}/training", headers=viewer)
+    page = client.get(f"{base}/report", headers=viewer)
     assert page.status_code == 200
     assert "version 1, promoted." in page.text
-    assert '<iframe src="report.html"' in page.text
-    report = client.get(f"{base}/report.html", headers=viewer)
+    assert '<iframe src="files/report.html"' in page.text
+    report = client.get(f"{base}/files/report.html", headers=viewer)
     assert report.status_code == 200
     assert "</html>" in report.text
     assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
@@ -44,7 +44,7 @@ def test_training_is_shown_with_its_report(client, viewer, shop):
 def test_a_snapshot_that_failed_is_told_with_its_mlflow_run(client, viewer, shop, monkeypatch):
     """The error as the task gave it, escaped; without the link if MLflow is away, and never without a login."""
     run = shop.run("2026-02-05T02:00", {"<b>": 1}).dag_run
-    path = f"/bnpipe/dags/{run.dag_id}/runs/{run.run_id}/training"
+    path = f"/bnpipe/dags/{run.dag_id}/runs/{run.run_id}/report"
     monkeypatch.setattr(Registry, "run_url", lambda _, run_id: f"http://mlflow.test/{run_id}")
     page = client.get(path, headers=viewer)
     found = shop.registry.find_run(model=shop.name, key=f"{run.dag_id}/{run.run_id}")
@@ -63,7 +63,7 @@ def test_mlflow_away_is_said_and_not_a_traceback(client, viewer, shop, monkeypat
     run = shop.run("2026-02-05T02:00", mark_success_pattern="validate|learn|audit|fit|evaluate|register|promote|ask.*")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    answer = client.get(f"/bnpipe/dags/{run.dag_run.dag_id}/runs/{run.dag_run.run_id}/training", headers=viewer)
+    answer = client.get(f"/bnpipe/dags/{run.dag_run.dag_id}/runs/{run.dag_run.run_id}/report", headers=viewer)
     assert (answer.status_code, "127.0.0.1:9" in answer.text) == (503, True)
 
 
