@@ -91,10 +91,15 @@ def _shift(row: RowDrift, limit: float, top: float) -> Iterator[str]:
 
 
 def history_figure(node: NodeDrift) -> str:
-    """Draw the statistic of each past window, of the live one, and the threshold; '' where there is no past."""
+    """Draw the statistic of each past window, of the live one, and the threshold; '' where there is no past.
+
+    The scale ends at three times the threshold, or above the past: a live window beyond it is drawn at its end.
+    """
     if len(node.history) < 2:
         return ""
-    top = max(node.threshold, *(value for _, value in node.history if math.isfinite(value))) * 1.08 or 1.0
+    highest = max(value for _, value in node.history)
+    top = 1.08 * min(highest, max(3 * node.threshold, *(value for _, value in node.history[:-1])))
+    top = top if 0 < top < math.inf else 1.0
     across, down = WIDE - LEFT - RIGHT, HIGH - TOP - BOTTOM
     spots = [
         (LEFT + across * place / (len(node.history) - 1), TOP + down * (1 - min(value, top) / top))
@@ -130,10 +135,11 @@ def _windows(node: NodeDrift, spots: Sequence[tuple[float, float]]) -> Iterator[
         told = escape(f"window to {label}: {value:.3g}")
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="{SOFT}"><title>{told}</title></circle>'
     (label, value), (x, y) = node.history[-1], spots[-1]
+    beyond = ", beyond the scale" if y == TOP else ""
     yield (
         f'<path d="M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7z" fill="{NOW}"><title>{escape(f"now, to {label}: {value:.3g}")}'
         f'</title></path><text x="{x - 11:.1f}" y="{y + 4:.1f}" text-anchor="end" font-weight="bold">now: {value:.3g}'
-        f'</text><text x="{x + RIGHT - 2:.1f}" y="{HIGH - 12}" text-anchor="end">{escape(label)}</text>'
+        f'{beyond}</text><text x="{x + RIGHT - 2:.1f}" y="{HIGH - 12}" text-anchor="end">{escape(label)}</text>'
         f'<text x="{LEFT}" y="{HIGH - 12}">{escape(node.history[0][0])}</text>'
         f'<text x="{(LEFT + WIDE) / 2}" y="{HIGH - 12}" text-anchor="middle" fill="{SOFT}">last cluster of each window'
         f"</text>"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from bnpipe.drift import AddedArc, DriftReport, NodeDrift, RowDrift, VariableDrift
+from bnpipe.errors import shorten
 from bnpipe.release import DriftDecision
 from bnpipe.report.changes import history_figure, row_figure
 from bnpipe.report.graph import HATCHED, INK, NodeLook, draw_network
 from bnpipe.report.layout import has_bands
-from bnpipe.report.page import Badge, Pairs, badges, count, render
+from bnpipe.report.page import Badge, Pairs, badges, count, nats, render
 from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _headline(decision: DriftDecision, report: DriftReport | None) -> str:
         "changed": "changed, nothing done",
         "hold": "hold",
         "roll back": f"roll back to version {decision.to}",
-        "refit": f"refit {', '.join(decision.families)}",
+        "refit": f"refit {shorten(decision.families, limit=3)}",
         "relearn": "relearn",
     }[_outcome(decision, report)]
     return f"advised: {said}" if decision.advised_only else said
@@ -198,7 +199,7 @@ def _by_itself(model: str, version: int, decision: DriftDecision) -> str:
 
 
 def _facts(version: int, report: DriftReport | None) -> Iterator[tuple[str, str]]:
-    yield "champion compared with", f"version {version}"
+    yield "champion", f"version {version}"
     if report is None:
         return
     yield "CPDs changed", f"{len(report.flagged)} of {len(report.nodes)}"
@@ -207,7 +208,7 @@ def _facts(version: int, report: DriftReport | None) -> Iterator[tuple[str, str]
     if not report.independent_rows:
         yield f"live clusters, {report.first_cluster} to {report.last_cluster}", count(report.live_clusters)
         yield "reference clusters", count(report.reference_clusters)
-    yield "chance of a false alarm in this look", f"{report.level:.3g}"
+    yield "chance of a false alarm in such a look", f"{report.level:.3g}"
     yield "total variation that matters", f"{report.min_effect:g}"
 
 
@@ -231,7 +232,7 @@ def _look(node: NodeDrift | None, variable: VariableDrift | None, most: float) -
         return NodeLook(HATCHED, UNKNOWN_EDGE, told=f"unknown: {reason}")
     part = min(1.0, max(0.0, node.share / most)) if most > 0 else 0.0
     beside = f"; marginal shift {variable.marginal_shift:.3f}" if variable else ""
-    told = f"p {node.p:.3g}, effect {node.effect:.3f}, {node.share:.4f} nats/row{beside}"
+    told = f"p {node.p:.3g}, effect {node.effect:.3f}, {nats(node.share)} nats/row{beside}"
     if node.flagged:
         ink = "#ffffff" if part > 0.45 else INK
         return NodeLook(_mixed(*CHANGED, part), CHANGED_EDGE, ink, 3.0, f"CPD changed: {told}")
@@ -249,7 +250,7 @@ def _legend(report: DriftReport | None, targets: Sequence[str], *, bands: bool) 
     most = max((node.share for node in nodes), default=0.0)
     words = []
     if any(node.flagged for node in nodes):
-        words.append(("changed", f"its CPD changed; the darker, the more it costs (most: {most:.4f} nats/row)"))
+        words.append(("changed", f"its CPD changed; the darker, the more it costs (most: {nats(most)} nats/row)"))
     if any(not node.flagged for node in nodes):
         words.append(("pale", "its CPD did not change, whatever its parents did"))
     if report is None or report.unknown:
@@ -271,7 +272,7 @@ def _node_lines(report: DriftReport) -> Iterator[_NodeLine]:
         cells = (
             f"{node.p:.3g}",
             f"{node.effect:.3f}",
-            f"{node.share:.4f}",
+            nats(node.share),
             count(node.rows),
             _clusters(node, report),
             f"{node.inflation:.2f}",
@@ -301,7 +302,7 @@ def _said(node: NodeDrift) -> str:
     since = f"Half of the change had happened by {node.change_point}. " if node.change_point else ""
     named = sum(row.changed for row in node.changed_rows)
     where = {0: "No row stands out: all moved a little.", 1: "One row changed."}.get(named, f"{named} rows changed.")
-    return f"p {node.p:.3g}, effect {node.effect:.3f}, {node.share:.4f} nats/row. {since}{where}"
+    return f"p {node.p:.3g}, effect {node.effect:.3f}, {nats(node.share)} nats/row. {since}{where}"
 
 
 def _row_cells(row: RowDrift) -> tuple[str, ...]:
@@ -317,7 +318,8 @@ def _row_cells(row: RowDrift) -> tuple[str, ...]:
 
 def _variable_cells(variable: VariableDrift) -> tuple[str, ...]:
     shares = (variable.missing, variable.unseen, variable.new_configurations, variable.thin_configurations)
-    return (f"{variable.marginal_shift:.3f}", *(f"{share:.2%}" if share else "–" for share in shares))
+    shift = "–" if variable.missing == 1 else f"{variable.marginal_shift:.3f}"
+    return (shift, *(f"{share:.2%}" if share else "–" for share in shares))
 
 
 def _arc_cells(arc: AddedArc) -> tuple[str, ...]:

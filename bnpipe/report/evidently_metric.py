@@ -11,6 +11,7 @@ from evidently.core.metric_types import ByLabelCalculation, ByLabelMetric, ByLab
 from evidently.legacy.renderers.html_widgets import table_data
 
 from bnpipe.drift import DriftReport
+from bnpipe.report.page import nats
 
 HEAD = ("node", "its CPD", "p", "effect", "nats/row")
 
@@ -31,7 +32,7 @@ class CpdDrift(ByLabelMetric):
                 "CHANGED" if node.flagged else "calm",
                 f"{node.p:.3g}",
                 f"{node.effect:.3f}",
-                f"{node.share:.4f}",
+                nats(node.share),
             ]
             if node.known
             else [node.name, "unknown", "–", "–", "–"]

@@ -58,6 +58,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")  # narrow blank: the same in every language
 
 
+def nats(value: float) -> str:
+    """Write nats a row with four decimals."""
+    return f"{round(value, 4) + 0.0:.4f}"  # no "-0.0000"
+
+
 def render(template: str, **values: Any) -> str:
     """Fill a template of this package; all texts are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
