@@ -154,6 +154,29 @@ class FamilyCounts:
         flat = target[kept] * self.table_size + self.cells[kept] % self.table_size
         return _gather((cluster_count, *self.shape[1:]), flat, self.counts[kept])
 
+    def thinned(self, kept: NDArray[np.int64]) -> FamilyCounts:
+        """Keep ``kept[j, k]`` rows of each cell of the table, spread evenly over its clusters.
+
+        Raises
+        ------
+        NetworkError
+            More are to be kept than there are.
+        """
+        total = self.total()
+        if kept.shape != total.shape or (kept > total).any():
+            raise NetworkError("more rows are to be kept than there are")
+        cell = self.cells % self.table_size
+        order = np.argsort(cell, kind="stable")  # by cell of the table, then by cluster
+        cell, rows = cell[order], self.counts[order]
+        first = np.flatnonzero(np.diff(cell, prepend=-1))
+        running = np.cumsum(rows)
+        before = running - rows
+        before -= np.repeat(before[first], np.diff(first, append=cell.size))
+        wanted, held = kept.ravel()[cell], total.ravel()[cell]
+        left = np.zeros_like(self.counts)
+        left[order] = (before + rows) * wanted // held - before * wanted // held
+        return FamilyCounts(self.shape, self.cells[left > 0], left[left > 0])
+
     def to_dict(self) -> dict[str, Any]:
         """Give JSON-ready fields; cells are packed as steps from one to the next, which compress well."""
         steps = np.diff(self.cells, prepend=np.int64(0))

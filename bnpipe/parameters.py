@@ -96,10 +96,22 @@ def _merge_two(first: Network, other: Network) -> Network:
     return Network(first.schema, first.parents, counts=counts, prior=first.prior, cluster_labels=labels)
 
 
-def refit(network: Network, data: Dataset, families: Iterable[str]) -> Network:
+def refit(network: Network, data: Dataset, families: Iterable[str], *, old_rows: int = 0) -> Network:
     """Count the named families anew on other rows; every other family keeps its counts.
 
     Clusters of both are kept; `Network.family_hash` of the others does not change.
+
+    Parameters
+    ----------
+    network : Network
+    data : Dataset
+        Of the network's schema.
+    families : iterable of str
+        Nodes whose counts are to be those of `data`.
+    old_rows : int
+        How much of what was known stays: of a parent configuration that has new rows, so many old ones, in their old
+        proportions (each state that had a row keeps one at least); of one that has none, all. Rows of clusters that
+        `data` has too never stay. 0: nothing does.
 
     Raises
     ------
@@ -118,9 +130,21 @@ def refit(network: Network, data: Dataset, families: Iterable[str]) -> Network:
     labels = order_labels((*network.cluster_labels, *data.cluster_labels))
     counts = _relabelled(network, labels)
     for node in nodes:
-        fresh = _count(data, network.parents, node)
-        counts[node] = fresh.place(_places(data.cluster_labels, labels), max(1, len(labels)))
+        fresh = _count(data, network.parents, node).place(_places(data.cluster_labels, labels), max(1, len(labels)))
+        counts[node] = fresh + _discounted(counts[node], fresh, old_rows) if old_rows else fresh
     return Network(network.schema, network.parents, counts=counts, prior=network.prior, cluster_labels=labels)
+
+
+def _discounted(old: FamilyCounts, fresh: FamilyCounts, old_rows: int) -> FamilyCounts:
+    """Thin old counts where there are new ones; see :func:`refit`."""
+    places = np.arange(old.shape[0])
+    if old.shape[0] > 1:
+        places = np.where(fresh.cluster_rows > 0, -1, places)
+    old = old.place(places, old.shape[0])
+    total = old.total()
+    rows = np.maximum(total.sum(axis=1, keepdims=True), 1)
+    counted_anew = fresh.total().sum(axis=1, keepdims=True) > 0
+    return old.thinned(np.where(counted_anew, np.minimum(total, -(-total * old_rows // rows)), total))
 
 
 def log_likelihood_rows(network: Network, data: Dataset) -> NDArray[np.float64]:

@@ -129,6 +129,24 @@ def live_window_at(spec: ModelSpec, at: datetime | date, start: date | None) -> 
     return window_at(end, time_zone=spec.source.time_zone, train_days=drift.history, held_out_days=(end - start).days)
 
 
+def refit_window_at(spec: ModelSpec, at: datetime | date, since: date) -> Window:
+    """See :meth:`ModelSpec.refit_window_at`.
+
+    A third of the days is enough to count a few families; the more are left, the sooner the champion can be judged.
+    """
+    from bnpipe.source import window_at
+
+    end = spec.window_at(at).end.date()
+    days = (end - since).days
+    if days < 2:
+        raise DataError(
+            f"{spec.name}: {max(days, 0)} days from {since} until {end}; a refit needs two or more, to learn from and "
+            "to be proved on"
+        )
+    held_out = min(spec.window.held_out, days - max(1, days // 3))
+    return window_at(end, time_zone=spec.source.time_zone, train_days=days - held_out, held_out_days=held_out)
+
+
 def reaction_rule(spec: ModelSpec) -> ReactionRule:
     """See :meth:`ModelSpec.reaction_rule`."""
     from bnpipe.release import ReactionRule

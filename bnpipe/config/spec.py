@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -310,6 +311,22 @@ class ModelSpec(Part):
 
         return live_window_at(self, at, start)
 
+    def refit_window_at(self, at: datetime | date, since: date) -> Window:
+        """Place the window of a refit: the days from `since` on, the later ones to prove it on.
+
+        Raises
+        ------
+        DataError
+            There are fewer than two days.
+        """
+        from bnpipe.config.builders import refit_window_at
+
+        return refit_window_at(self, at, since)
+
+    def fewest_rows(self, days: int) -> int:
+        """Rows that so many days must have, in proportion to `validation.min_rows` of the whole window."""
+        return max(1, self.validation.min_rows * days // (self.window.train + self.window.held_out))
+
     def ended(self, at: datetime | date) -> str | None:
         """Say why there is nothing new to learn at `at`, if the source has ended before; else None."""
         last = self.source.last_end
@@ -430,6 +447,11 @@ class ModelSpec(Part):
 
         return feature_rules(self)
 
+    def further_expectations(self, *, but: Collection[str] = ()) -> tuple[dict[str, Any], ...]:
+        """Give the further expectations as Great Expectations writes them, `but` those about some columns."""
+        asked = self.validation.expectations
+        return tuple(item.model_dump() for item in asked if item.kwargs.get("column") not in but)
+
     def gate_limits(self) -> GateLimits:
         """Limits of the absolute gates."""
         from bnpipe.release import GateLimits
@@ -450,13 +472,7 @@ class ModelSpec(Part):
         )
 
     def drift_rule(self) -> DriftSpec:
-        """Give the section `drift`.
-
-        Raises
-        ------
-        SpecError
-            There is none.
-        """
+        """Give the section `drift`; SpecError if there is none."""
         from bnpipe.config.builders import drift_of
 
         return drift_of(self)

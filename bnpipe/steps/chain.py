@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnpipe.config import ModelSpec, Overrides, Settings, load_spec
-from bnpipe.errors import BnpipeError, GateFailed, VersionNotFound
-from bnpipe.registry import Registry
-from bnpipe.steps.learning import find_graph, fit_network, fix_schema
+from bnpipe.errors import BnpipeError, DataError, GateFailed, VersionNotFound
+from bnpipe.registry import Registry, Version
+from bnpipe.source import Window
+from bnpipe.steps.learning import find_graph, fit_network, fix_schema, load_base
 from bnpipe.steps.proof import load_rival, reasons
-from bnpipe.steps.recipe import Recipe, code_version
+from bnpipe.steps.recipe import REFIT_OF_TAG, Recipe, code_version
 from bnpipe.steps.training import Bench, Record, Training, close_failed, step
 from bnpipe.store import Snapshot, Store
 
@@ -114,7 +115,7 @@ def snapshot(
     started = time.perf_counter()
     base_dir = spec.parent if isinstance(spec, Path) else Path.cwd()
     model = (load_spec(spec) if isinstance(spec, Path) else spec).apply(overrides)
-    window = model.window_at(overrides.end or at)
+    window = _window_of(model, overrides, overrides.end or at)
     registry = Registry(settings.tracking_uri)
     run_id = registry.start_run(
         model=model.name,
@@ -135,19 +136,25 @@ def snapshot(
             "window_start": window.start.date().isoformat(),
             "train_end": window.train_end.date().isoformat(),
             "window_end": window.end.date().isoformat(),
+            **({"refit": ", ".join(overrides.refit)} if overrides.refit else {}),
         },
     )
     try:
         store = Store(settings.store)
         kept = _take_rows(model, window_start=window.start, window_end=window.end, settings=settings, store=store)
+        refitted = _refitted(registry, model, overrides)
         recipe = Recipe(
             spec=model,
             window=window,
             snapshot=kept,
-            base=_base_version(registry, model, window.end, relearn=overrides.relearn_schema),
+            base=refitted.number
+            if refitted
+            else _base_version(registry, model, window.end, relearn=overrides.relearn_schema),
             parents=model.expert_parents(base_dir),
             code_version=code_version(),
+            refit=overrides.refit,
         )
+        base = load_base(recipe, store, registry)
     except BnpipeError as error:
         if not error.retryable:
             close_failed(registry, run_id, f"snapshot: {error}")
@@ -155,6 +162,8 @@ def snapshot(
     training = Training(model.name, recipe.training_key, run_id, actor)
     bench = Bench(training, settings)
     with step("snapshot", bench, started=started):
+        if base is not None:
+            bench.keep("base.json", base.to_json(), log_to_run=False)
         bench.keep("training.json", recipe.to_json())
         registry.log_snapshot(run_id, model.name, kept.uri, kept.fingerprint)
         registry.log_metrics(run_id, {"rows.snapshot": float(kept.rows)})
@@ -171,6 +180,28 @@ def snapshot(
         )
         log.info("%s: %d rows of %s, fingerprint %s", model.name, kept.rows, window, kept.fingerprint[:12])
     return training
+
+
+def _window_of(model: ModelSpec, overrides: Overrides, at: datetime | date) -> Window:
+    if overrides.refit is None or overrides.since is None:
+        return model.window_at(at)
+    return model.refit_window_at(at, overrides.since)
+
+
+def _refitted(registry: Registry, model: ModelSpec, overrides: Overrides) -> Version | None:
+    """Find the version to refit, and refuse where the spec has other variables by now."""
+    if overrides.refit is None:
+        return None
+    number = overrides.refit_of
+    version = registry.champion(model.name) if number is None else registry.version(model.name, number)
+    if version is None:
+        raise DataError(f"{model.name} has no champion to refit; train it first")
+    learned_by = Recipe.from_json(registry.read_text(version.run_id, "training.json")).spec
+    if not model.schema_reusable_from(registry.load_network(version).schema, learned_by):
+        raise DataError(
+            f"{model.name}: the variables of the spec changed since version {version.number}; train instead of refit"
+        )
+    return version
 
 
 def _take_rows(
@@ -225,10 +256,10 @@ def validate(training: Training) -> Validated:
             report = expectations.validate(
                 path,
                 variables=spec.feature_rules(),
-                min_rows=spec.validation.min_rows,
+                min_rows=spec.fewest_rows(recipe.window.train_days + recipe.window.held_out_days),
                 max_duplicate_share=spec.validation.max_duplicates,
                 window=recipe.window,
-                extra=tuple(item.model_dump() for item in spec.validation.expectations),
+                extra=tuple(spec.further_expectations(but=("_cluster",) if recipe.refit else ())),
                 name=spec.name,
             )
         bench.keep("validation.json", report.json)
@@ -261,12 +292,12 @@ def learn(training: Training) -> Learned:
         recipe = bench.recipe
         spec = recipe.spec
         with bench.store.open_snapshot(recipe.snapshot) as path:
-            schema = fix_schema(recipe, path, bench.registry)
+            schema = bench.base.schema if bench.base is not None else fix_schema(recipe, path, bench.registry)
         bench.keep("schema.json", json.dumps(schema.to_dict(), indent=1))
         data = bench.training_rows()
-        graph = find_graph(recipe, data)
+        graph = find_graph(recipe, data, bench.base)
         strength: ArcStrength | None = None
-        if spec.structure.bootstraps and recipe.parents is None:
+        if spec.structure.bootstraps and recipe.parents is None and bench.base is None:
             strength = arc_strength(
                 data,
                 score=spec.structure.score,
@@ -279,7 +310,7 @@ def learn(training: Training) -> Learned:
             "parents": {node: list(parents) for node, parents in graph.parents.items()},
             "score": graph.score,
             "score_name": spec.structure.score,
-            "drawn_by": "experts" if recipe.parents is not None else "hill climbing",
+            "drawn_by": _drawn_by(recipe),
             "seconds": round(graph.seconds, 3),
             "strength": [[parent, child, share] for (parent, child), share in sorted((strength or {}).items())],
             "threshold": strength and strength.threshold,
@@ -294,6 +325,12 @@ def learn(training: Training) -> Learned:
         arcs = sum(len(parents) for parents in graph.parents.values())
         bench.registry.log_metrics(training.run_id, {"graph.arcs": arcs, "graph.score": graph.score})
         return Learned(len(graph.parents), arcs, graph.score, round(graph.seconds, 3))
+
+
+def _drawn_by(recipe: Recipe) -> str:
+    if recipe.refit is not None:
+        return f"version {recipe.base}"
+    return "hill climbing" if recipe.parents is None else "experts"
 
 
 def audit(training: Training) -> Audited:
@@ -326,12 +363,20 @@ def fit(training: Training) -> Fitted:
     bench = Bench(training)
     with step("fit", bench):
         data = bench.training_rows()
-        network = fit_network(bench.recipe, data, bench.parents)
+        network = fit_network(bench.recipe, data, bench.parents, bench.base)
+        if bench.base is not None:
+            bench.keep("families.json", json.dumps(_families(bench.base, network), indent=1))
         bench.keep("network.json", network.to_json(), log_to_run=False)
         bench.registry.log_metrics(
             training.run_id, {"graph.parameters": network.parameters, "rows.training": data.rows}
         )
         return Fitted(network.parameters, data.rows, network.content_hash)
+
+
+def _families(base: Network, network: Network) -> dict[str, dict[str, object]]:
+    """Give each family's hash in the version that was refitted, in this one, and whether it is the same."""
+    hashes = {node: (base.family_hash(node), network.family_hash(node)) for node in network.nodes}
+    return {node: {"before": old, "now": new, "same": old == new} for node, (old, new) in hashes.items()}
 
 
 def register(training: Training) -> Registered:
@@ -355,6 +400,11 @@ def register(training: Training) -> Registered:
             "bnpipe.end": recipe.window.end.isoformat(),
             "bnpipe.verdict": "pass" if all(v.passed for v in verdicts if v.kind == "absolute") else "fail",
             "bnpipe.actor": training.actor,
+            **(
+                {}
+                if recipe.refit is None
+                else {REFIT_OF_TAG: str(recipe.base), "bnpipe.refit": ", ".join(recipe.refit)}
+            ),
             **{name: value for name, value in of_run.items() if name in CARRIED_TAGS},
         }
         version = bench.registry.register(
@@ -371,11 +421,15 @@ def register(training: Training) -> Registered:
         bench.registry.describe(
             version,
             model=f"{recipe.spec.description}\n\nOwner: {recipe.spec.owner}".strip(),
-            version_text=f"{len(network.nodes)} nodes, {len(network.arcs)} arcs; learned from {window.start.date()} "
-            f"until {window.train_end.date()}, proved on rows until {window.end.date()}",
+            version_text=f"{len(network.nodes)} nodes, {len(network.arcs)} arcs; {_learned(recipe)}learned from "
+            f"{window.start.date()} until {window.train_end.date()}, proved on rows until {window.end.date()}",
         )
         log.info("%s: version %d", recipe.spec.name, version.number)
         return Registered(version.model, version.number)
+
+
+def _learned(recipe: Recipe) -> str:
+    return "" if recipe.refit is None else f"version {recipe.base}, with {', '.join(recipe.refit)} "
 
 
 def _typical_row(network: Network, targets: tuple[str, ...]) -> pd.DataFrame:

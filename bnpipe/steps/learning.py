@@ -13,6 +13,7 @@ from bnpipe.network import Network
 from bnpipe.registry import Registry
 from bnpipe.schema import Schema
 from bnpipe.steps.recipe import Recipe
+from bnpipe.store import Store
 
 log = logging.getLogger("bnpipe.steps")
 
@@ -24,6 +25,23 @@ class Graph:
     parents: Mapping[str, tuple[str, ...]]
     score: float
     seconds: float
+
+
+OLD_ROWS = 10
+"""What a refitted family keeps of what was known, in rows of each parent configuration; see docs/decisions.md."""
+
+
+def load_base(recipe: Recipe, store: Store, registry: Registry) -> Network | None:
+    """Load the version that a refit keeps all but some families of; None if this is no refit.
+
+    The store has a copy under the training's key, which outlives the version.
+    """
+    if recipe.refit is None or recipe.base is None:
+        return None
+    place = f"runs/{recipe.training_key}/base.json"
+    if store.exists(place):
+        return Network.from_json(store.read_text(place))
+    return registry.load_network(registry.version(recipe.spec.name, recipe.base))
 
 
 def fix_schema(recipe: Recipe, rows: Path, registry: Registry) -> Schema:
@@ -46,14 +64,15 @@ def fix_schema(recipe: Recipe, rows: Path, registry: Registry) -> Schema:
     return spec.learn_schema(load_frame(rows, columns, start=recipe.window.start, end=recipe.window.train_end))
 
 
-def find_graph(recipe: Recipe, data: Dataset) -> Graph:
-    """Take the experts' graph, or climb to one."""
+def find_graph(recipe: Recipe, data: Dataset, base: Network | None = None) -> Graph:
+    """Take the graph of the version that is refitted, or the experts', or climb to one."""
     from bnpipe.structure import learn_structure, score_structure
 
     spec = recipe.spec
     started = time.perf_counter()
-    if recipe.parents is not None:
-        drawn = {name: recipe.parents.get(name, ()) for name in data.schema.names}
+    given = recipe.parents if base is None else base.parents
+    if given is not None:
+        drawn = {name: given.get(name, ()) for name in data.schema.names}
         score = score_structure(data, drawn, score=spec.structure.score)
         return Graph(drawn, score, time.perf_counter() - started)
     found = learn_structure(
@@ -69,10 +88,14 @@ def find_graph(recipe: Recipe, data: Dataset) -> Graph:
     return Graph(found.parents, found.score, time.perf_counter() - started)
 
 
-def fit_network(recipe: Recipe, data: Dataset, parents: Mapping[str, tuple[str, ...]]) -> Network:
-    """Count every family of the graph, cluster by cluster."""
-    from bnpipe.parameters import fit
+def fit_network(
+    recipe: Recipe, data: Dataset, parents: Mapping[str, tuple[str, ...]], base: Network | None = None
+) -> Network:
+    """Count every family of the graph, cluster by cluster; of a refit only those it names."""
+    from bnpipe.parameters import fit, refit
 
+    if base is not None:
+        return refit(base, data, recipe.refit or (), old_rows=OLD_ROWS)
     return fit(data, parents, equivalent_sample_size=recipe.spec.equivalent_sample_size())
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -234,10 +234,10 @@ def look_validate(look: Look) -> LookValidated:
         report = expectations.validate(
             bench.live_frame((*held, "_time", "_cluster"), start=window.tested),
             variables=rules,
-            min_rows=max(1, spec.validation.min_rows * window.days // (spec.window.train + spec.window.held_out)),
+            min_rows=spec.fewest_rows(window.days),
             max_duplicate_share=spec.validation.max_duplicates,
             window=window.as_window,
-            extra=tuple(_live_expectations(recipe)),
+            extra=_live_expectations(recipe),
             name=spec.name,
         )
         verdicts = (*report.verdicts, *_late(bench))
@@ -258,12 +258,10 @@ def _live_rules(recipe: LookRecipe) -> tuple[FeatureRule, ...]:
     )
 
 
-def _live_expectations(recipe: LookRecipe) -> Iterator[dict[str, Any]]:
+def _live_expectations(recipe: LookRecipe) -> tuple[dict[str, Any], ...]:
     """Leave out what is about the clusters of a training's window, or about labels that are not there."""
-    gone = {"_cluster", *(name for name in recipe.absent if name in recipe.spec.targets)}
-    for item in recipe.spec.validation.expectations:
-        if item.kwargs.get("column") not in gone:
-            yield item.model_dump()
+    gone = (name for name in recipe.absent if name in recipe.spec.targets)
+    return recipe.spec.further_expectations(but=("_cluster", *gone))
 
 
 def _late(bench: LookBench) -> tuple[Verdict, ...]:

@@ -61,7 +61,7 @@ def keep_page(
 
 
 def keep_drift_page(bench: LookBench) -> tuple[str, ...]:
-    """Write ``report.html`` and, where rows were compared, Evidently's page beside it into the MLflow run; name them."""
+    """Write ``report.html`` and, where rows were compared, Evidently's page beside it into the MLflow run."""
     from bnpipe.report.drift import EVIDENTLY, drift_report
     from bnpipe.report.evidently_report import evidently_html
 

@@ -11,6 +11,7 @@ from bnpipe.errors import PromotionRefused, RegistryError, VersionNotFound
 from bnpipe.registry import LedgerEntry, Reconciliation, Registry, Sighting, Version
 from bnpipe.release import decide_promotion
 from bnpipe.steps.proof import last_champion
+from bnpipe.steps.recipe import REFIT_OF_TAG
 from bnpipe.steps.training import Bench, Record, Release, Training, read_release, step
 
 log = logging.getLogger("bnpipe.steps")
@@ -124,7 +125,9 @@ def _already_champion(bench: Bench, version: Version, found: Release) -> tuple[s
 
 
 def _ends_no_earlier(one: Version, other: Version) -> bool:
-    """Whether the window of one version is known to end no earlier than that of another."""
+    """Whether the window of one version is known to end no earlier than that of another, which is no refit of it."""
+    if other.tags.get(REFIT_OF_TAG) == str(one.number):
+        return False
     return one.window_end is not None and other.window_end is not None and one.window_end >= other.window_end
 
 

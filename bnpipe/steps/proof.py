@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bnpipe.errors import BnpipeError, GateFailed, VersionNotFound
 from bnpipe.registry import Registry, Version
+from bnpipe.steps.recipe import Recipe
 from bnpipe.steps.training import Bench, Record, Release, Training, step
 from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
     from bnpipe.evaluation import Comparison
     from bnpipe.network import Network
+    from bnpipe.release import GateLimits
 
 log = logging.getLogger("bnpipe.steps")
 
@@ -51,7 +53,7 @@ def evaluate(training: Training) -> Evaluated:
             evidence={target: spec.evidence(target) for target in spec.targets},
             seed=spec.structure.seed,
         )
-        verdicts = release.absolute_gates(scores, limits=spec.gate_limits())
+        verdicts = release.absolute_gates(scores, limits=_limits(bench))
         champion = bench.registry.champion(spec.name)
         rival = champion or last_champion(bench.registry, spec.name)
         itself = rival is not None and rival.training_key == training.key
@@ -69,6 +71,13 @@ def evaluate(training: Training) -> Evaluated:
         return Evaluated(
             scores.held_out_nats, sum(verdict.passed for verdict in verdicts), len(verdicts), found.compared_with
         )
+
+
+def _limits(bench: Bench) -> GateLimits:
+    """Ask for as many fewer rows as there are fewer days to prove a refit on."""
+    spec = bench.recipe.spec
+    limits = spec.gate_limits()
+    return replace(limits, min_rows=limits.min_rows * bench.recipe.window.held_out_days // spec.window.held_out)
 
 
 def last_champion(registry: Registry, model: str) -> Version | None:
@@ -109,8 +118,16 @@ def _against(bench: Bench, rival: Version) -> tuple[Verdict, ...]:
     return release.judge(
         comparison,
         rule=bench.recipe.spec.promotion_rule(),
-        challenger_window_end=bench.recipe.window.end,
+        challenger_window_end=None if refits(bench.recipe, rival) else bench.recipe.window.end,
         champion_window_end=rival.window_end,
+    )
+
+
+def refits(recipe: Recipe, champion: Version) -> bool:
+    """Whether this is a refit of that champion, learned from days up to the same end or later: newer all the same."""
+    ends = champion.window_end
+    return (
+        recipe.refit is not None and recipe.base == champion.number and ends is not None and ends <= recipe.window.end
     )
 
 

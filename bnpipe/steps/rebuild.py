@@ -9,7 +9,7 @@ from bnpipe.config import Settings
 from bnpipe.errors import StoreError, VersionNotFound, shorten
 from bnpipe.network import Network
 from bnpipe.registry import Registry, Version
-from bnpipe.steps.learning import find_graph, fit_network, fix_schema
+from bnpipe.steps.learning import find_graph, fit_network, fix_schema, load_base
 from bnpipe.steps.recipe import Recipe, code_version
 from bnpipe.store import Store, fingerprint, load_dataset
 
@@ -59,12 +59,13 @@ def rebuild(model: str, version: int, *, settings: Settings | None = None) -> Re
                 f"the snapshot of {model} {version} has fingerprint {found[:12]}, "
                 f"{recipe.snapshot.fingerprint[:12]} was recorded: the stored rows were changed"
             )
+        base = load_base(recipe, store, registry)
         try:
-            schema = fix_schema(recipe, rows, registry)
+            schema = fix_schema(recipe, rows, registry) if base is None else base.schema
         except VersionNotFound:  # the version whose bins were reused was deleted; they are in this one too
             schema = before.schema
         data = load_dataset(rows, schema, start=recipe.window.start, end=recipe.window.train_end)
-    again = fit_network(recipe, data, find_graph(recipe, data).parents)
+    again = fit_network(recipe, data, find_graph(recipe, data, base).parents, base)
     same = again.content_hash == before.content_hash
     return Rebuilt(
         model=model,

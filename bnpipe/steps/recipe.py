@@ -18,6 +18,7 @@ from bnpipe.source import Window
 from bnpipe.store import Snapshot
 
 FORMAT = 1
+REFIT_OF_TAG = "bnpipe.refit_of"  # of a version: the one it keeps all but some families of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,14 @@ class Recipe:
         The rows, content-addressed.
     base : int or None
         Version whose learned bins are reused: the newest champion whose window ended before this one.
-        A date that is run again has the same base, also when its first run was promoted meanwhile.
+        A date that is run again has the same base, also when its first run was promoted meanwhile. Of a refit: the
+        version it keeps all but some families of.
     parents : mapping or None
         The experts' graph, read from the spec or its BIF file; None when the graph is learned.
     code_version : str
         Version and source hash of bnpipe.
+    refit : tuple of str or None
+        Families to count anew on the window's training days; schema, graph and every other family are those of `base`.
     """
 
     spec: ModelSpec
@@ -47,6 +51,7 @@ class Recipe:
     base: int | None
     parents: Mapping[str, tuple[str, ...]] | None
     code_version: str
+    refit: tuple[str, ...] | None = None
 
     @property
     def training_key(self) -> str:
@@ -55,7 +60,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def _fields(self) -> dict[str, Any]:
-        return {
+        fields = {
             "format": FORMAT,
             "spec": json.loads(self.spec.resolved_json()),
             "window": self.window.to_dict(),
@@ -63,6 +68,7 @@ class Recipe:
             "parents": None if self.parents is None else {node: list(pa) for node, pa in self.parents.items()},
             "code_version": self.code_version,
         }
+        return fields if self.refit is None else fields | {"refit": list(self.refit)}
 
     def to_json(self) -> str:
         """Write all of it, to be read and argued with."""
@@ -90,6 +96,7 @@ class Recipe:
             base=fields["base"],
             parents=None if parents is None else {node: tuple(pa) for node, pa in parents.items()},
             code_version=fields["code_version"],
+            refit=tuple(fields["refit"]) if "refit" in fields else None,
         )
 
 

@@ -21,6 +21,7 @@ from bnpipe.errors import BnpipeError, StoreError
 from bnpipe.network import Network
 from bnpipe.registry import Registry
 from bnpipe.schema import Schema
+from bnpipe.steps.learning import load_base
 from bnpipe.steps.recipe import Recipe
 from bnpipe.store import Store
 from bnpipe.verdict import Verdict
@@ -130,6 +131,11 @@ class Bench(Shelf):
     def recipe(self) -> Recipe:
         """What the snapshot step froze."""
         return Recipe.from_json(self.read("training.json", step="snapshot"))
+
+    @cached_property
+    def base(self) -> Network | None:
+        """The version that a refit keeps all but some families of; None if this is no refit."""
+        return load_base(self.recipe, self.store, self.registry)
 
     @cached_property
     def schema(self) -> Schema:
