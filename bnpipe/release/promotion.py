@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
 from bnpipe.errors import FormatError, SpecError
 from bnpipe.evaluation import Comparison
-from bnpipe.release.bounds import bounded
+from bnpipe.release.bounds import bounded, correlation_of, not_comparable
 from bnpipe.verdict import Verdict
 
 Policy = Literal["auto", "approval", "manual"]
@@ -112,13 +113,14 @@ def judge(
     """Judge a challenger against the champion.
 
     The mean of d = ln p_new − ln p_old over cluster means must lie above −rope for the same graph with newer counts,
-    above +rope for a new graph, with one-sided t bounds (C − 1 degrees) at ``rule.alpha``. Each target's worsening of
-    log-loss passes if its upper bound is within the tolerance, fails if its lower bound lies beyond it, and is
-    undecided between. All must pass (an intersection–union test: Berger 1982, Technometrics 24, p. 295), so no test
-    needs a correction for the others.
+    above +rope for a new graph, with one-sided t bounds at ``rule.alpha``. Each target's worsening of log-loss passes
+    if its upper bound is within the tolerance, fails if its lower bound lies beyond it, and is undecided between. All
+    must pass (an intersection–union test: Berger 1982, Technometrics 24, p. 295), so no test needs a correction for
+    the others.
 
-    Clusters are taken as independent. Simulated nights (sliding 14-day windows, heavy-tailed day effects of
-    0.04 nats/row) promote an equal new graph 0.2 times a year; where d of neighbouring days correlates by 0.3, 2 times.
+    Bounds allow for neighbouring clusters that correlate by 0.5. In simulated years of nights on sliding 14-day windows
+    a challenger at the threshold is promoted by luck 0.7 times a year at that correlation, 0.1 times at 0.3
+    (docs/decisions.md). Rows without clusters are taken as independent.
 
     Parameters
     ----------
@@ -139,19 +141,23 @@ def judge(
         superseded = _superseded(challenger_window_end, champion_window_end)
         if superseded is not None:
             return (superseded,)
+    ask = partial(bounded, alpha=rule.alpha, min_clusters=rule.min_clusters, correlation=correlation_of(comparison))
     targets = tuple(
-        bounded(
+        ask(
             f"tolerance {target.name}",
             f"{target.name}: log-loss, new minus old, ",
             tuple(-mean for mean in target.cluster_means),
             -rule.tolerance(target.name),
-            alpha=rule.alpha,
-            min_clusters=rule.min_clusters,
             sign=-1.0,
         )
         for target in comparison.targets
     )
-    return (_challenger(comparison, rule), *targets)
+    incomparable = not_comparable(comparison, "challenger")
+    if incomparable is not None:
+        return (incomparable, *targets)
+    kind = "same graph, d " if comparison.same_graph else "new graph, d "
+    threshold = -rule.rope if comparison.same_graph else rule.rope
+    return (ask("challenger", kind, comparison.cluster_means, threshold), *targets)
 
 
 def _superseded(challenger_end: datetime, champion_end: datetime) -> Verdict | None:
@@ -159,23 +165,6 @@ def _superseded(challenger_end: datetime, champion_end: datetime) -> Verdict | N
         return None
     reason = f"its window ends {challenger_end.isoformat()}, no later than the champion's ({champion_end.isoformat()})"
     return Verdict("challenger", "superseded", reason, kind="relative")
-
-
-def _challenger(comparison: Comparison, rule: PromotionRule) -> Verdict:
-    if not comparison.same_schema:
-        reason = "its schema differs from the champion's, so rows can't be compared; a person decides"
-        return Verdict("challenger", "incomparable", reason, kind="relative", unit="nats/row")
-    if comparison.impossible_rows:
-        reason = (
-            f"{comparison.impossible_rows} of {comparison.rows} rows are impossible under a network without counts; "
-            "a person decides"
-        )
-        return Verdict("challenger", "incomparable", reason, kind="relative", unit="nats/row")
-    kind = "same graph, d " if comparison.same_graph else "new graph, d "
-    threshold = -rule.rope if comparison.same_graph else rule.rope
-    return bounded(
-        "challenger", kind, comparison.cluster_means, threshold, alpha=rule.alpha, min_clusters=rule.min_clusters
-    )
 
 
 def decide_promotion(verdicts: Iterable[Verdict], *, policy: Policy, first: bool) -> PromotionDecision:
@@ -200,17 +189,17 @@ def decide_promotion(verdicts: Iterable[Verdict], *, policy: Policy, first: bool
     counted = tuple(verdict for verdict in given if not (first and verdict.kind == "relative"))
     broken = [verdict for verdict in counted if verdict.kind == "absolute" and verdict.outcome == "fail"]
     if broken:
-        return PromotionDecision("refused", _reasons(broken), given)
+        return PromotionDecision("refused", reasons(broken), given)
     if not first and not any(verdict.kind == "relative" for verdict in counted):
         return PromotionDecision("held", "there is a champion and nothing was compared with it", given)
     open_ = [verdict for verdict in counted if not verdict.passed and verdict.outcome != "incomparable"]
     if open_:
-        return PromotionDecision("held", _reasons(open_), given)
+        return PromotionDecision("held", reasons(open_), given)
     incomparable = [verdict for verdict in counted if verdict.outcome == "incomparable"]
     if policy == "manual":
         return PromotionDecision("left to MLflow", "promotion is manual: set the alias in MLflow", given)
     if incomparable:
-        return PromotionDecision("await approval", _reasons(incomparable), given)
+        return PromotionDecision("await approval", reasons(incomparable), given)
     if policy == "approval":
         return PromotionDecision("await approval", "every gate passed; a person's approval is asked for", given)
     if first:
@@ -219,7 +208,8 @@ def decide_promotion(verdicts: Iterable[Verdict], *, policy: Policy, first: bool
     return PromotionDecision("promote", f"won over the champion: {won}", given)
 
 
-def _reasons(verdicts: Sequence[Verdict], *, limit: int = 3) -> str:
+def reasons(verdicts: Sequence[Verdict], *, limit: int = 3) -> str:
+    """Tell the first `limit` and count the rest."""
     shown = "; ".join(f"{verdict.gate}: {verdict.outcome}, {verdict.reason}" for verdict in verdicts[:limit])
     rest = len(verdicts) - limit
     return f"{shown}; and {rest} more" if rest > 0 else shown

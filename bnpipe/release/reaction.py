@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnpipe.errors import FormatError, SpecError
+from bnpipe.data import order_labels
+from bnpipe.errors import FormatError, SpecError, shorten
+from bnpipe.release.bounds import bounded, correlation_of, not_comparable
+from bnpipe.release.promotion import reasons
 from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -167,10 +170,152 @@ class DriftDecision:
             given["families"] = tuple(given["families"])
             given["verdicts"] = tuple(Verdict.from_dict(verdict) for verdict in given["verdicts"])
             return cls(**given)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"not a drift decision: {error}") from error
 
 
 def react(situation: DriftSituation, rule: ReactionRule) -> DriftDecision:
-    """Decide what a drift run does."""
-    raise NotImplementedError
+    """Decide what a drift run does.
+
+    In this order: bad data are held and never learned; a young champion whose predecessor is better goes back to it;
+    an arc that the graph lacks and that won on later live clusters asks for a new graph; flagged nodes whose graph
+    still fits ask for new parameters. Neither is learned while cooling down or while a training runs. A frozen model,
+    and ``actions: advise``, get the same decision as advice. Nodes that are unknown never act alone.
+
+    The predecessor is better if the mean of d over clusters since the promotion lies above `rope` by the bound of
+    :func:`~bnpipe.release.judge` at ``rule.alpha``, or if d of every cluster is above `rope` and above all that was
+    seen on at least as many reference clusters as a decision needs. The latter is sure only as far as the champion did
+    not learn from those reference clusters: on what it learned from it looks better than it is.
+
+    Parameters
+    ----------
+    situation : DriftSituation
+        What is known.
+    rule : ReactionRule
+        What may be done, and how sure it must be.
+    """
+    report = situation.report
+    bad = [verdict for verdict in situation.validation if not verdict.passed]
+    if bad or report is None:
+        why = f" did not pass validation: {reasons(bad)}" if bad else f" can't be compared with {_champion(situation)}"
+        reason = f"The live window{why}. Nothing is learned from it."
+        return DriftDecision("hold", False, reason, alert=True, verdicts=situation.validation)
+    backward = _against_predecessor(situation, rule)
+    verdicts = (*situation.validation, *backward)
+    better = next((verdict.reason for verdict in backward if verdict.passed), None)
+    if better is not None:
+        reason = (
+            f"{_champion(situation).capitalize()}, {situation.champion_age} matured clusters after its promotion, "
+            f"should give way to version {situation.predecessor}: {better}."
+        )
+        decision = DriftDecision("roll back", False, reason, to=situation.predecessor, alert=True)
+    else:
+        decision = _learn(situation, report, rule)
+    return replace(_as_advice(decision, situation, rule), verdicts=verdicts)
+
+
+def _champion(situation: DriftSituation) -> str:
+    return f"version {situation.champion}"
+
+
+def _as_advice(decision: DriftDecision, situation: DriftSituation, rule: ReactionRule) -> DriftDecision:
+    """Turn what would be done into advice where the model is frozen or the spec wants no more."""
+    if decision.action == "nothing":
+        return decision
+    if situation.frozen is not None:
+        why = f"the model is frozen ({situation.frozen})"
+    elif rule.actions == "advise":
+        why = "the spec says `actions: advise`"
+    else:
+        return decision
+    return replace(decision, advised_only=True, reason=f"{decision.reason} This is advice only: {why}.")
+
+
+def _against_predecessor(situation: DriftSituation, rule: ReactionRule) -> tuple[Verdict, ...]:
+    """Judge the predecessor on clusters since the champion's promotion; empty where there is nothing to judge."""
+    comparison = situation.against_predecessor
+    if situation.predecessor is None or comparison is None or situation.champion_age >= rule.youth:
+        return ()
+    incomparable = not_comparable(comparison, "predecessor")
+    if incomparable is not None:
+        return (incomparable,)
+    what = f"ln p of version {situation.predecessor} less that of {_champion(situation)}, "
+    mean = bounded(
+        "predecessor",
+        what,
+        comparison.cluster_means,
+        rule.rope,
+        alpha=rule.alpha,
+        min_clusters=rule.min_clusters,
+        correlation=correlation_of(comparison),
+    )
+    if min(comparison.clusters, len(situation.past_losses)) < rule.min_clusters:
+        return (mean,)
+    return mean, _beyond_the_past(comparison.cluster_means, situation.past_losses, rule.rope, what)
+
+
+def _beyond_the_past(means: Sequence[float], past: Sequence[float], rope: float, what: str) -> Verdict:
+    """Ask whether every cluster's d is above all of the `past`, and `rope`."""
+    least, most = min(means), max(rope, *past)
+    beyond = least > most
+    reason = (
+        f"{what}{least:+.4g} nats/row or more on each of {len(means)} clusters, "
+        f"{'beyond' if beyond else 'not beyond'} the most on {len(past)} reference clusters ({max(past):+.4g}) "
+        f"and {rope:g}"
+    )
+    outcome: Literal["pass", "fail"] = "pass" if beyond else "fail"
+    return Verdict("predecessor on every cluster", outcome, reason, "relative", least, most, unit="nats/row")
+
+
+def _learn(situation: DriftSituation, report: DriftReport, rule: ReactionRule) -> DriftDecision:
+    flagged, arcs = report.flagged, report.added_arcs
+    if not flagged and not arcs:
+        return DriftDecision("nothing", False, _calm(situation, report))
+    found = _found(report)
+    wait = _wait(situation, rule)
+    if wait:
+        return DriftDecision("nothing", False, f"{found}. Nothing is learned now: {wait}.", alert=True)
+    if arcs:
+        reason = f"{found}. The graph no longer fits, so it is to be learned anew."
+        return DriftDecision("relearn", False, reason, alert=True)
+    points = order_labels(point for point in (report.nodes[name].change_point for name in flagged) if point)
+    since = points[0] if points else None
+    reason = (
+        f"{found}. The graph still fits, so {'these families are' if flagged[1:] else 'this family is'} to be refitted"
+    )
+    reason += f" on rows since {since}." if since else "."
+    return DriftDecision("refit", False, reason, families=flagged, since=since, alert=True)
+
+
+def _wait(situation: DriftSituation, rule: ReactionRule) -> str:
+    """Say why nothing may be learned now; '' if it may."""
+    if situation.retrain_running:
+        return "a training of this model is running"
+    days = situation.days_since_action
+    if days is not None and days < rule.cool_down:
+        return f"the last action was {days:.3g} days ago, and {rule.cool_down} must pass"
+    return ""
+
+
+def _found(report: DriftReport) -> str:
+    nodes = [report.nodes[name] for name in report.flagged]
+    told = []
+    if nodes:
+        changed = shorten(f"{node.name} by {node.effect:.3f} (p = {node.p:.2g})" for node in nodes)
+        told.append(f"{len(nodes)} of {len(report.nodes)} CPDs changed in total variation: {changed}")
+    if report.added_arcs:
+        gains = shorten(f"{arc.parent} -> {arc.child} gains {arc.gain:.3g} nats/row" for arc in report.added_arcs)
+        told.append(f"arcs that the graph lacks won on later live clusters: {gains}")
+    text = "; ".join(told)
+    return text[0].upper() + text[1:]
+
+
+def _calm(situation: DriftSituation, report: DriftReport) -> str:
+    unknown = report.unknown
+    known = len(report.nodes) - len(unknown)
+    if not known:
+        why = shorten(f"{name}: {report.nodes[name].reason}" for name in unknown)
+        return f"No CPD could be compared with {_champion(situation)} ({why})."
+    rows = f"{report.live_rows} live rows" if report.independent_rows else f"{report.live_clusters} live clusters"
+    rest = f"; {len(unknown)} more are unknown: {shorten(unknown)}" if unknown else ""
+    return f"None of {known} CPDs of {_champion(situation)} changed on {rows} (level {report.level:g}){rest}."
