@@ -131,7 +131,7 @@ def drift_alert(
     done : bool
         False: it came to nothing, as when somebody else moved the champion meanwhile.
     note : str
-        What came of it, as a sentence.
+        What came of it, as a sentence; the decision's reason is not told twice.
     """
     changes = tuple(_change(report.nodes[name]) for name in report.flagged) if report is not None else ()
     count = f"{len(changes)} of {len(report.nodes)} CPDs changed, " if report is not None and changes else ""
@@ -139,7 +139,7 @@ def drift_alert(
         model,
         "drift",
         f"{model}: {count}{_what(decision, done=done)}",
-        reason=" ".join(text for text in (decision.reason, note) if text),
+        reason=note if decision.reason in note else f"{decision.reason} {note}".strip(),
         action=decision.action,
         changes=changes,
         link=link,

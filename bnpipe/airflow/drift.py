@@ -248,6 +248,8 @@ class StartTraining(TriggerDagRunOperator):
         acted = context["ti"].xcom_pull(task_ids=ACT)
         if acted["conf"] is None:
             raise AirflowSkipException(f"{acted['action']}: {acted['reason']}")
+        if context["ti"].get_dag(self.trigger_dag_id).is_paused:
+            log.warning("%s is paused: its run waits until somebody unpauses it", self.trigger_dag_id)
         self.trigger_run_id = f"drift__{acted['key'][:32]}"
         self.conf = acted["conf"]
         self.note = acted["reason"]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, BaseOperator, Param
 
+from bnpipe.airflow.alerts import registry_alert
 from bnpipe.airflow.specs import models
-from bnpipe.airflow.tasks import retry_settings, short_errors
+from bnpipe.airflow.tasks import retry_settings, run_url, short_errors
 from bnpipe.airflow.watcher import ChampionTrigger
+from bnpipe.alerts import send
 from bnpipe.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ class ReconcileOperator(BaseOperator):
         for fate, lines in report.items():
             for line in lines:
                 log.info("%s: %s", fate, line)
+        if report["warnings"]:
+            send(registry_alert(report["warnings"], link=run_url(context["ti"])))
         return report
 
 

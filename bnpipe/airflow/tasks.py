@@ -183,6 +183,8 @@ def _tell_refusal(context: Any, error: BnpipeError) -> None:
     run = context["dag_run"]
     model, key = model_of(run.dag_id), run_key(run)
     tags = {"bnpipe.actor": actor_of(run), "bnpipe.airflow_run": key, "bnpipe.airflow_url": run_url(context["ti"])}
+    if run.dag_id.startswith(DRIFT_PREFIX):
+        tags["bnpipe.kind"] = "drift"
     Registry(Settings.from_environ().tracking_uri).start_run(model=model, key=key, tags=tags, params={})
     steps.fail_run_of(model=model, run_key=key, reason=f"{SNAPSHOT}: {error}")
 

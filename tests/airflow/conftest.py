@@ -55,17 +55,27 @@ def airflow_db() -> Path:
     return HOME
 
 
-@pytest.fixture(scope="session")
-def shop_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifty days from 1 January 2026 with 40 rows each, drawn with seed 11."""
-    root = tmp_path_factory.mktemp("rows") / "shop"
+def draw_days(root: Path, *, fickle_from: date = date.max) -> Path:
+    """Draw fifty days from 1 January 2026 with 40 rows each, with seed 11."""
     rng = np.random.default_rng(11)
     for offset in range(50):
         day = date(2026, 1, 1) + timedelta(days=offset)
         folder = root / f"day={day}"
         folder.mkdir(parents=True)
-        draw_day(day, 40, rng).to_parquet(folder / "part.parquet")
+        draw_day(day, 40, rng, fickle=day >= fickle_from).to_parquet(folder / "part.parquet")
     return root
+
+
+@pytest.fixture(scope="session")
+def shop_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Days that are all alike."""
+    return draw_days(tmp_path_factory.mktemp("rows") / "shop")
+
+
+@pytest.fixture(scope="session")
+def fickle_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same days, but from 7 February on customers with a large basket rarely come back."""
+    return draw_days(tmp_path_factory.mktemp("fickle") / "shop", fickle_from=date(2026, 2, 7))
 
 
 @pytest.fixture

@@ -42,12 +42,12 @@ drift: {schedule: "30 6 * * *", window: 7d, history: 14d, actions: auto}
 """
 
 
-def draw_day(day: date, rows: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Draw the sales of one day."""
+def draw_day(day: date, rows: int, rng: np.random.Generator, *, fickle: bool = False) -> pd.DataFrame:
+    """Draw the sales of one day; `fickle` customers with a large basket rarely come back."""
     weather = np.where(rng.random(rows) < 0.4, "wet", "dry")
     age = rng.integers(18, 95, rows)
     basket = np.where(rng.random(rows) < np.where(age >= 65, 0.2, 0.6), "large", "small")
-    risk = 0.15 + 0.3 * (weather == "dry") + 0.4 * (basket == "large")
+    risk = 0.15 + 0.3 * (weather == "dry") + (-0.1 if fickle else 0.4) * (basket == "large")
     return pd.DataFrame(
         {
             "sold_at": pd.Timestamp(day) + pd.to_timedelta(np.sort(rng.integers(0, 24 * 60, rows)), unit="min"),
@@ -83,6 +83,51 @@ class Shop:
         """Run the training Dag as of a date; gives the run."""
         moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
         return Run((dag or self.dag()).test(logical_date=moment, run_conf=conf, **options))
+
+    def look(self, at: str | None, conf: dict | None = None, dag=None, **options):
+        """Run the drift Dag as of a date, or without one; gives the run."""
+        moment = None if at is None else datetime.fromisoformat(at).replace(tzinfo=UTC)
+        return Run((dag or self.dag("drift")).test(logical_date=moment, run_conf=conf, **options))
+
+    def announce(self, client, header, monkeypatch, extra: dict):
+        """Post an event of the live rows, let the scheduler's own code make the run, and run it."""
+        from airflow.jobs.job import Job
+        from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+        from airflow.models.dag import DagModel
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        dag_id = f"bn_drift__{self.name}"
+        client.patch(f"/api/v2/dags/{dag_id}", headers=header, json={"is_paused": False})
+        found = client.get("/api/v2/assets", headers=header, params={"uri_pattern": f"bnpipe://live/{self.name}"})
+        [asset] = [one for one in found.json()["assets"] if one["name"] == f"live rows of {self.name}"]
+        body = {"asset_id": asset["id"], "extra": extra}
+        assert client.post("/api/v2/assets/events", headers=header, json=body).status_code == 200
+        with create_session() as session:
+            waiting, _ = DagModel.dags_needing_dagruns(session)
+            mine = [model for model in waiting if model.dag_id == dag_id]
+            scheduler = SchedulerJobRunner(Job())
+            scheduler._create_dag_runs_asset_triggered(dag_models=mine, session=session)
+
+        def the_one_that_was_made(*, dag, session, **_):
+            made = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.state == "queued"))
+            made.dag, made.state, made.start_date = dag, "running", made.run_after
+            return made
+
+        with monkeypatch.context() as patch:
+            patch.setattr("airflow.models.dagrun.get_or_create_dagrun", the_one_that_was_made)
+            return self.look(None)
+
+    def trainings(self) -> list:
+        """Give the runs of the training Dag that wait, oldest first."""
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        waiting = select(DagRun).where(DagRun.dag_id == f"bn_train__{self.name}", DagRun.state == "queued")
+        with create_session() as session:
+            return list(session.scalars(waiting.order_by(DagRun.id)))
 
     @property
     def registry(self):
