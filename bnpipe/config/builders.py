@@ -208,7 +208,7 @@ def _variable(
 
 def schema_reusable_from(spec: ModelSpec, schema: Schema, previous: ModelSpec | None) -> bool:
     """See :meth:`ModelSpec.schema_reusable_from`."""
-    if schema.names != tuple(spec.variables):
+    if set(schema.names) != set(spec.variables):  # a resolved spec's keys are sorted, a file's are not
         return False
     for name, variable in spec.variables.items():
         if not isinstance(variable, QuantilesVariable):
