@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bnpipe.config import Settings
 
 Command = Callable[[argparse.Namespace], int]
+Add = Callable[[str, Command, str], argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,10 +70,27 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="show log lines")
         return sub
 
+    _data_commands(add)
+    _learning_commands(add)
+    _release_commands(add)
+    _keeping_commands(add)
+    return parser
+
+
+def _data_commands(add: Add) -> None:
     check = add("check", _check, "explain every mistake of a spec with its key and line")
     check.add_argument("file", type=Path, nargs="+")
     check.add_argument("--offline", action="store_true", help="do not ask the data source")
 
+    example = add("example", _example, "lay out the rows of an example")
+    example.add_argument("name", choices=("flights",))
+    example.add_argument("--to", type=Path, help="folder (default: BNPIPE_DATA/NAME)")
+
+    schema = add("schema", _schema, "write the JSON schema of specs")
+    schema.add_argument("file", type=Path, nargs="?", help="default: standard output")
+
+
+def _learning_commands(add: Add) -> None:
     train = add("train", _train, "learn, prove, register and promote a network, in this process")
     train.add_argument("name", help="a network of BNPIPE_MODELS, or the path of a spec")
     train.add_argument("--at", type=date.fromisoformat, metavar="DATE", help="end of the window (default: the newest)")
@@ -84,16 +102,40 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--relearn-schema", action="store_true", help="learn the bins anew")
     train.add_argument("--reason", help="why this run, kept with it")
 
+    drift = add("drift", _drift, "compare live rows with the champion, CPD by CPD, and say what should follow")
+    drift.epilog = "Ends with 0 if all is calm, 1 if something changed or the rows are held as bad."
+    drift.add_argument("name", help="a network of BNPIPE_MODELS, or the path of a spec")
+    drift.add_argument("--from", dest="start", type=date.fromisoformat, metavar="DATE", help="first day to test")
+    drift.add_argument("--to", dest="end", type=date.fromisoformat, metavar="DATE", help="day after the last to test")
+    drift.add_argument("--act", action="store_true", help="do what is decided: roll back, refit or relearn")
+    drift.add_argument("--reason", help="why this look, kept with it")
+    drift.add_argument("--json", action="store_true", help="print decision and report as JSON")
+
+
+def _release_commands(add: Add) -> None:
     promote = add("promote", _promote, "let a version be the champion")
     promote.add_argument("name")
     promote.add_argument("version", type=int)
     promote.add_argument("--reason", required=True)
     promote.add_argument("--force", action="store_true", help="also if it never passed its gates or is barred")
 
+    rollback = add("rollback", _rollback, "let an earlier version be the champion again, and bar the present one")
+    rollback.add_argument("name")
+    rollback.add_argument("--to", type=int, metavar="VERSION", help="default: the last good champion before")
+    rollback.add_argument("--reason", required=True)
+    rollback.add_argument("--force", action="store_true", help="also if it never passed its gates or is barred")
+
+    freeze = add("freeze", _freeze, "let nothing but a person move the champion")
+    freeze.add_argument("name")
+    freeze.add_argument("--reason", help="why; kept with the model")
+    freeze.add_argument("--off", action="store_true", help="end it")
+
     history = add("history", _history, "print who moved the champion, when, and on what evidence")
     history.add_argument("name")
     history.add_argument("--json", action="store_true", help="one JSON object a line")
 
+
+def _keeping_commands(add: Add) -> None:
     rebuild = add("rebuild", _rebuild, "learn a version again from its recorded rows and compare the hashes")
     rebuild.add_argument("name")
     rebuild.add_argument("version", type=int)
@@ -105,13 +147,6 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--older-than", type=float, default=30.0, metavar="DAYS")
     sweep.add_argument("--delete", action="store_true", help="really delete; without it, only say what would go")
 
-    example = add("example", _example, "lay out the rows of an example")
-    example.add_argument("name", choices=("flights",))
-    example.add_argument("--to", type=Path, help="folder (default: BNPIPE_DATA/NAME)")
-
-    schema = add("schema", _schema, "write the JSON schema of specs")
-    schema.add_argument("file", type=Path, nargs="?", help="default: standard output")
-
     env = add("env", _env, "write a .env with fresh secrets for docker-compose")
     env.add_argument("file", type=Path, nargs="?", default=Path(".env"))
 
@@ -119,7 +154,6 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--once", action="store_true", help="end after the work instead of staying up")
     demo.add_argument("--record", type=Path, metavar="FILE", help="also write what was measured as Markdown")
     demo.add_argument("--home", type=Path, default=Path(".demo"), help="where it keeps everything")
-    return parser
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -179,10 +213,10 @@ def _spinner(console: Console, name: str) -> Iterator[None]:
     console.print(f"  [green]✓[/green] {name:<10} {time.perf_counter() - started:6.1f} s")
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120, stderr=stderr)
 
 
 def _print_training(console: Console, run_id: str, key: str, settings: Settings) -> None:
@@ -205,6 +239,67 @@ def _promote(options: argparse.Namespace) -> int:
         force=options.force,
     )
     print(f"{options.name} version {outcome.version}: {outcome.outcome}, {outcome.reason}")
+    return 0
+
+
+def _drift(options: argparse.Namespace) -> int:
+    from bnpipe.config import Settings, load_spec
+    from bnpipe.registry import Registry
+    from bnpipe.steps import look, read_look
+    from bnpipe.steps.story import tell_look
+
+    settings = Settings.from_environ()
+    path = _spec_path(settings, options.name)
+    spec = load_spec(path)
+    now = datetime.now(ZoneInfo(spec.source.time_zone))
+    if options.end is not None:
+        spec.check_end(options.end, now=now)
+    console = _console(stderr=options.json)
+    begun, decision = look(
+        spec=path,
+        at=spec.newest(now),
+        actor=getpass.getuser(),
+        start=options.start,
+        end=options.end,
+        act=options.act,
+        reason=options.reason,
+        around=lambda name: _spinner(console, name),
+    )
+    registry = Registry(settings.tracking_uri)
+    _, report = read_look(registry, begun.run_id)
+    if options.json:
+        fields = {"decision": decision.to_dict(), "report": report and report.to_dict(), "run_id": begun.run_id}
+        print(json.dumps(fields))
+    else:
+        tell_look(console, decision, report)
+        console.print(f"MLflow run {registry.run_url(begun.run_id)}", soft_wrap=True)
+    return 1 if decision.action != "nothing" or decision.alert else 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from bnpipe.steps import rollback
+
+    outcome = rollback(
+        model=options.name, to=options.to, actor=getpass.getuser(), reason=options.reason, force=options.force
+    )
+    print(f"{options.name} version {outcome.version}: {outcome.outcome}, {outcome.reason}")
+    return 0
+
+
+def _freeze(options: argparse.Namespace) -> int:
+    from bnpipe.config import Settings
+    from bnpipe.errors import SettingsError
+    from bnpipe.registry import Registry
+
+    registry = Registry(Settings.from_environ().tracking_uri)
+    if options.off:
+        registry.thaw(options.name, actor=getpass.getuser())
+        print(f"{options.name}: no longer frozen")
+        return 0
+    if not options.reason:
+        raise SettingsError(f"say why {options.name} is frozen: --reason TEXT")
+    registry.freeze(options.name, actor=getpass.getuser(), reason=options.reason)
+    print(f"{options.name}: frozen, {registry.frozen(options.name)}")
     return 0
 
 

@@ -197,7 +197,8 @@ def _refitted(registry: Registry, model: ModelSpec, overrides: Overrides) -> Ver
     if version is None:
         raise DataError(f"{model.name} has no champion to refit; train it first")
     learned_by = Recipe.from_json(registry.read_text(version.run_id, "training.json")).spec
-    if not model.schema_reusable_from(registry.load_network(version).schema, learned_by):
+    resolved = ModelSpec.from_resolved(model.resolved_json())  # its variables in the order that schemas have
+    if not resolved.schema_reusable_from(registry.load_network(version).schema, learned_by):
         raise DataError(
             f"{model.name}: the variables of the spec changed since version {version.number}; train instead of refit"
         )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bnpipe.errors import DataError
 from bnpipe.release import PromotionDecision
 from bnpipe.report import calibration_png, training_report
 from bnpipe.steps.training import Bench
 from bnpipe.verdict import Verdict
 
 if TYPE_CHECKING:
+    from bnpipe.drift import DriftReport
     from bnpipe.evaluation import Evaluation
     from bnpipe.steps.live import LookBench
+
+log = logging.getLogger("bnpipe.steps")
 
 
 def keep_page(
@@ -63,17 +68,15 @@ def keep_page(
 def keep_drift_page(bench: LookBench) -> tuple[str, ...]:
     """Write ``report.html`` and, where rows were compared, Evidently's page beside it into the MLflow run."""
     from bnpipe.report.drift import EVIDENTLY, drift_report
-    from bnpipe.report.evidently_report import evidently_html
 
     recipe, report = bench.recipe, bench.report
     if recipe.champion is None:
         return ()
     links = {"MLflow run": bench.registry.run_url(bench.reference.run_id)}
     pages = ["report.html"]
-    learned = bench.learned_rows() if report is not None else None
-    if report is not None and learned is not None:
-        tested = bench.live_rows(bench.network.schema, start=recipe.window.tested)
-        bench.registry.log_text(bench.reference.run_id, evidently_html(learned, tested, report), "evidently.html")
+    beside = "" if report is None else _evidently(bench, report)
+    if beside:
+        bench.registry.log_text(bench.reference.run_id, beside, "evidently.html")
         links[EVIDENTLY] = "evidently.html"
         pages.append("evidently.html")
     page = drift_report(
@@ -90,3 +93,18 @@ def keep_drift_page(bench: LookBench) -> tuple[str, ...]:
     )
     bench.registry.log_text(bench.reference.run_id, page, "report.html")
     return tuple(pages)
+
+
+def _evidently(bench: LookBench, report: DriftReport) -> str:
+    """Write Evidently's page, '' where the rows the champion learned from are gone or share no variable with these."""
+    from bnpipe.report.evidently_report import evidently_html
+
+    learned = bench.learned_rows()
+    if learned is None:
+        return ""
+    tested = bench.live_rows(bench.network.schema, start=bench.recipe.window.tested)
+    try:
+        return evidently_html(learned, tested, report)
+    except DataError as error:
+        log.warning("%s: no page of Evidently: %s", bench.reference.model, error)
+        return ""

@@ -13,6 +13,9 @@ from bnpipe.verdict import Verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bnpipe.drift import DriftReport
+    from bnpipe.release import DriftDecision
+
 
 def tell_training(console: Console, registry: Registry, run_id: str) -> None:
     """Print graph size, held-out scores beside the baselines, and every verdict of one training."""
@@ -55,6 +58,14 @@ def tell_costs(console: Console, registry: Registry, run_id: str, steps: Sequenc
         if f"seconds.{name}" in metrics:
             table.add_row(name, f"{metrics[f'seconds.{name}']:.1f}", f"{metrics[f'peak_mb.{name}']:.0f}")
     console.print(table)
+
+
+def tell_look(console: Console, decision: DriftDecision, report: DriftReport | None) -> None:
+    """Print what a look found, a line a node, and what was decided."""
+    if report is not None:
+        console.print(f"\n{report}", soft_wrap=True, markup=False)
+    advice = " (advice only)" if decision.advised_only else ""
+    console.print(f"\n{decision.action}{advice}: {decision.reason}", soft_wrap=True, markup=False)
 
 
 def tell_history(console: Console, entries: Sequence[LedgerEntry]) -> None:

@@ -35,6 +35,7 @@ structure:
   tiers: [[season, age], [pressure, treatment], [back]]
 gates: {min_rows: 200}
 promotion: {policy: auto, rope: 0.02}
+drift: {window: 7d, history: 21d}
 schedule: "0 3 * * *"
 """
 
