@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from datetime import datetime
 
 import pytest
 
@@ -61,6 +62,11 @@ def watch(trigger, *acts, limit=5.0):
     return asyncio.run(collect())
 
 
+def told(event):
+    """The part of an event that does not change from run to run."""
+    return event["model"], event["version"], event["previous"], event["missing"]
+
+
 def silent(trigger, seconds=0.3):
     """Say whether a trigger has nothing to tell for a while."""
     try:
@@ -83,17 +89,37 @@ def test_a_move_is_announced_with_what_was_before(mlflow):
         lambda: mlflow.set_registered_model_alias("alpha", "champion", "2"),
         lambda: mlflow.delete_registered_model_alias("alpha", "champion"),
     )
-    assert events == [
-        {"model": "alpha", "version": 1, "previous": None},
-        {"model": "alpha", "version": 2, "previous": 1},
-        {"model": "alpha", "version": None, "previous": 2},
+    assert [told(event) for event in events] == [
+        ("alpha", 1, None, False),
+        ("alpha", 2, 1, False),
+        ("alpha", None, 2, False),
     ]
+    times = [datetime.fromisoformat(event["seen"]) for event in events]
+    assert times == sorted(times)
+    assert times[0].tzinfo is not None
 
 
 def test_a_model_without_champion_is_silent(mlflow):
     """Nothing to announce, neither for a model that does not exist."""
     assert silent(ChampionTrigger("beta", FAST))
     assert silent(ChampionTrigger("gamma", FAST))
+
+
+def test_a_model_that_is_renamed_deleted_or_comes_back(mlflow):
+    """Its champion is gone and so is the model, which the event tells from an alias taken away."""
+    events = watch(
+        ChampionTrigger("alpha", FAST),
+        lambda: mlflow.rename_registered_model("alpha", "omega"),
+        lambda: mlflow.rename_registered_model("omega", "alpha"),
+        lambda: mlflow.delete_model_version("alpha", "1"),
+    )
+    assert [told(event) for event in events] == [
+        ("alpha", 1, None, False),
+        ("alpha", None, 1, True),
+        ("alpha", 1, None, False),
+        ("alpha", None, 1, False),
+    ]
+    assert silent(ChampionTrigger("omega", FAST))
 
 
 def test_state_survives_a_restart_of_the_triggerer(mlflow):
@@ -106,15 +132,52 @@ def test_state_survives_a_restart_of_the_triggerer(mlflow):
 
     again = ChampionTrigger("alpha", FAST)
     again.asset_state_store = store
-    assert watch(again) == [{"model": "alpha", "version": 2, "previous": 1}]
+    assert [told(event) for event in watch(again)] == [("alpha", 2, 1, False)]
+
+
+def test_what_happened_while_no_triggerer_ran(mlflow):
+    """After a restart nothing is told of a champion that stayed, and one event of one that was removed."""
+    store = StateStore()
+    for act, events in (
+        (lambda: None, [("alpha", 1, None, False)]),
+        (lambda: None, []),
+        (lambda: mlflow.delete_registered_model_alias("alpha", "champion"), [("alpha", None, 1, False)]),
+        (lambda: None, []),
+    ):
+        act()
+        trigger = ChampionTrigger("alpha", FAST)
+        trigger.asset_state_store = store
+        assert [told(event) for event in listen(trigger, 0.5)] == events
+
+
+def listen(trigger, seconds):
+    """Collect what a trigger has to tell within some time."""
+    events = []
+
+    async def collect():
+        async with aclosing(trigger.run()) as stream:
+            async for event in stream:
+                events.append(event.payload)  # noqa: PERF401  # a comprehension would lose all when time is up
+
+    with suppress(TimeoutError):
+        asyncio.run(asyncio.wait_for(collect(), seconds))
+    return events
 
 
 def test_event_goes_out_before_it_is_stored(mlflow):
-    """A crash in between announces twice rather than never."""
+    """A crash in between announces twice rather than never, also a second before Airflow has written the event."""
+    trigger = ChampionTrigger("alpha", 5.0)
+    trigger.asset_state_store = StateStore()
+    assert len(listen(trigger, 1.0)) == 1
+    assert trigger.asset_state_store.values == {}
+
+
+def test_a_state_written_by_another_release_is_looked_at_anew(mlflow):
+    """What can't be understood counts as never looked."""
     trigger = ChampionTrigger("alpha", FAST)
     trigger.asset_state_store = StateStore()
-    watch(trigger)
-    assert trigger.asset_state_store.values == {}
+    trigger.asset_state_store.values = {"champion": {"number": 1}}
+    assert [told(event) for event in watch(trigger)] == [("alpha", 1, None, False)]
 
 
 def test_an_outage_is_logged_once_and_waited_out(mlflow, mlflow_uri, monkeypatch, caplog):
@@ -160,7 +223,7 @@ def test_two_models_share_one_poll(mlflow, monkeypatch):
     monkeypatch.setattr(watcher, "poll_champions", lambda: polls.append(1) or real())
     mlflow.set_registered_model_alias("beta", "champion", "2")
 
-    async def listen():
+    async def hear():
         manager = SharedStreamManager(max_subscriber_queue=100, ack_timeout=5.0, cohort_grace_period=0.0)
         triggers = [ChampionTrigger("alpha", 0.2), ChampionTrigger("beta", 0.2)]
         streams = [
@@ -172,10 +235,7 @@ def test_two_models_share_one_poll(mlflow, monkeypatch):
         async with asyncio.timeout(5):
             events = await asyncio.gather(*(anext(stream) for stream in streams))
         await manager.stop_all()
-        return [event.payload for event in events]
+        return [told(event.payload) for event in events]
 
-    assert asyncio.run(listen()) == [
-        {"model": "alpha", "version": 1, "previous": None},
-        {"model": "beta", "version": 2, "previous": None},
-    ]
+    assert asyncio.run(hear()) == [("alpha", 1, None, False), ("beta", 2, None, False)]
     assert len(polls) == 1

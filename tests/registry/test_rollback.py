@@ -281,7 +281,7 @@ def test_a_promotion_during_a_rollback(mlflow_uri: str, registry: Registry, reig
 
 
 def test_a_stale_promotion_of_what_was_rolled_back(mlflow_uri: str, registry: Registry, reigns: str) -> None:
-    """Version 3, barred between a promotion's check and its claim, stays where it is, as expected as the champion is."""
+    """Version 3, barred between a promotion's check and its claim, is not promoted, whatever was expected."""
     back(registry)
     registry.unbar(registry.version(reigns, 3))
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from registry_bench import make_network, make_rows
+from registry_bench import check_agreement, make_network, make_rows
 
-from bnpipe.errors import RegistryError, RegistryUnavailable
-from bnpipe.registry import Registry, client
+from bnpipe.errors import PromotionRefused, RegistryError, RegistryUnavailable
+from bnpipe.registry import Registry, Version, client
 
 
 def free_port() -> int:
@@ -117,6 +117,53 @@ def test_a_training_through_the_server(server: str, tmp_path: Path, monkeypatch:
         mlflow.set_tracking_uri(before)
     assert len(answer) == 1
     assert not list(tmp_path.iterdir())
+
+
+def reign(registry: Registry, model: str) -> list[Version]:
+    """Make two versions champion, one after the other."""
+    run_id = registry.start_run(model=model, key="k")
+    versions = []
+    for key in ("k1", "k2"):
+        options = {"run_id": run_id, "training_key": key, "tags": {"bnpipe.verdict": "pass"}}
+        versions.append(registry.register(model=model, network=make_network(), targets=["late"], **options))
+        registry.promote(model, versions[-1].number, actor="schedule", reason="better")
+    return versions
+
+
+def test_back_to_files_that_the_server_no_longer_has(server: str) -> None:
+    """Artifacts deleted behind the server are a refusal, told from a server that does not answer."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    registry = Registry(server)
+    first, _ = reign(registry, "cleaned")
+    logged = registry.connection.client.get_logged_model(first.tags["bnpipe.model_id"])
+    location = logged.artifact_location.replace("mlflow-artifacts:", f"{server}/api/2.0/mlflow-artifacts/artifacts")
+    get_artifact_repository(location).delete_artifacts("artifacts/network.json")
+    assert registry.predecessor("cleaned") is None
+    with pytest.raises(
+        PromotionRefused, match=r"version 1: its files can't be loaded .*; no earlier champion would do"
+    ):
+        registry.rollback("cleaned", to=1, actor="eve", reason="worse")
+    assert registry.ledger.alias("cleaned") == 2
+
+
+@pytest.mark.parametrize("stage", ["claimed", "moved", "barred"])
+def test_the_server_goes_away_during_a_rollback(server: str, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """A retryable error at each step; the retry, or reconciling, puts ledger, alias and bar together."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    model = f"outage-{stage}"
+    registry = Registry(server)
+    reign(registry, model)
+    wire = Wire(int(server.rsplit(":", 1)[1]))
+    away = Registry(wire.url, checkpoint=lambda reached: wire.cut() if reached == stage else None)
+    with pytest.raises(RegistryUnavailable, match="did not answer"):
+        away.rollback(model, actor="eve", reason="worse", key="look-1")
+    found = registry.reconcile(model)
+    assert [entry.kind for entry in found.closed] == ([] if stage == "claimed" else ["rollback"])
+    entry = registry.rollback(model, actor="eve", reason="worse", key="look-1")
+    assert (entry.source, entry.to, entry.outcome) == (2, 1, "done")
+    check_agreement(registry, model)
+    assert [version.barred is not None for version in registry.versions(model)] == [False, True]
 
 
 class Wire:
