@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
-from shop_bench import SPEC
+from shop_bench import DRIFT, SPEC
 
-from bnpipe.airflow.forms import actor_of, moment_of, overrides_of
+from bnpipe.airflow.forms import LookRequest, actor_of, moment_of, overrides_of
 from bnpipe.config import load_spec
 from bnpipe.errors import DataError, SpecError
 
@@ -89,9 +89,26 @@ def test_a_run_by_hand_of_an_ended_source_learns_its_last_days(ended):
         moment_of(ended, DagRun(DagRunType.MANUAL), date(2026, 2, 12))
 
 
-def test_actor_is_the_user_or_the_schedule():
+def test_a_look_of_an_ended_source_waits_for_its_labels(tmp_path):
+    """Labels take three days, so the last rows can be looked at three days after they came, and none later."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    path = tmp_path / "shop.yaml"
+    spec = SPEC.format(name="shop").replace("  time_zone:", '  until: "2026-02-10"\n  time_zone:')
+    path.write_text(spec + DRIFT.replace("history: 14d", "history: 14d, label_lag: 3d"))
+    spec = load_spec(path)
+    last = DagRun(DagRunType.SCHEDULED, datetime(2026, 2, 14, 5, 30, tzinfo=UTC))
+    after = DagRun(DagRunType.SCHEDULED, datetime(2026, 2, 15, 5, 30, tzinfo=UTC))
+    assert moment_of(spec, last, None, live=True) == last.data_interval_end
+    with pytest.raises(AirflowSkipException, match="this run's window would end on 2026-02-12"):
+        moment_of(spec, after, None, live=True)
+    assert moment_of(spec, DagRun(DagRunType.ASSET_TRIGGERED), None, live=True) == date(2026, 2, 11)
+
+
+def test_actor_is_the_user_or_an_event_or_the_schedule():
     """Nobody's name is `None`."""
     assert actor_of(DagRun(triggering_user_name="ada")) == "ada"
+    assert actor_of(DagRun(DagRunType.ASSET_TRIGGERED)) == "asset event"
     assert actor_of(DagRun()) == "schedule"
 
 
@@ -108,3 +125,12 @@ def test_a_field_that_the_form_does_not_have_is_refused():
     """Airflow lets any key of a conf through; a misspelt one would be ignored in silence."""
     with pytest.raises(SpecError, match=r"max_parent: .* did you mean 'max_parents'"):
         overrides_of({"max_parent": 2})
+
+
+def test_the_form_of_a_look_is_read_by_its_own_words():
+    """Blank fields mean as in the spec; a field that the form does not have is refused."""
+    assert LookRequest.of({"from": None, "to": None, "actions": None, "reason": None}) == LookRequest()
+    filled = LookRequest.of({"from": "2026-02-01", "to": "2026-02-08", "actions": "auto", "reason": "why"})
+    assert filled == LookRequest(date(2026, 2, 1), date(2026, 2, 8), "auto", "why")
+    with pytest.raises(SpecError, match="end: no such field; a drift run takes from, to, actions, reason"):
+        LookRequest.of({"end": "2026-02-08"})
