@@ -34,7 +34,7 @@ structure:
   max_parents: 3
   tiers: [[season, age], [pressure, treatment], [back]]
 gates: {min_rows: 200}
-promotion: {policy: auto, rope: 0.02}
+promotion: {policy: auto, rope: 0.03}
 drift: {window: 7d, history: 21d}
 schedule: "0 3 * * *"
 """
