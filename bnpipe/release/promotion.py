@@ -119,7 +119,7 @@ def judge(
     the others.
 
     Bounds allow for neighbouring clusters that correlate by 0.5. In simulated years of nights on sliding 14-day windows
-    a challenger at the threshold is promoted by luck 0.7 times a year at that correlation, 0.1 times at 0.3
+    a challenger at the threshold is promoted by luck 0.5 to 0.8 times a year at that correlation, 0.1 times at 0.3
     (docs/decisions.md). Rows without clusters are taken as independent.
 
     Parameters
