@@ -98,7 +98,7 @@ class StepOperator(BaseOperator):
     """
 
     ui_color = "#e8f1fb"
-    operator_extra_links = (MlflowRunLink(),)
+    operator_extra_links: tuple[BaseOperatorLink, ...] = (MlflowRunLink(),)
     kind: ClassVar[Kind] = "Training"
 
     def __init__(self, *, verb: str, **kwargs: Any) -> None:
