@@ -30,6 +30,11 @@ class DriftSpec(Part):
         default=None,
         description="Days that labels need to arrive; the live window ends that much earlier. Left out: `source.lag`.",
     )
+    min_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Fewest rows of the days tested; left out: `validation.min_rows`, in proportion to the days.",
+    )
     alarms_per_year: float = Field(
         default=0.5, gt=0.0, description="False alarms tolerated a year, over all variables together."
     )

@@ -134,6 +134,7 @@ def validate(
     window: Window | None = None,
     extra: Sequence[Mapping[str, Any]] = (),
     name: str = "features",
+    time_zone: str = "UTC",
 ) -> ValidationReport:
     """Ask what the rules, and any further expectations, demand of the rows.
 
@@ -155,6 +156,8 @@ def validate(
         Expectations as Great Expectations writes them: ``type``, ``kwargs``, ``severity``.
     name : str
         What the report is about.
+    time_zone : str
+        Of the rows' days, where there is no window to say so.
 
     Raises
     ------
@@ -162,7 +165,7 @@ def validate(
         A further expectation is none that Great Expectations knows, or its arguments are wrong.
     """
     frame = _read(rows, variables) if isinstance(rows, Path) else rows
-    zone = window.time_zone if window else "UTC"
+    zone = window.time_zone if window else time_zone
     count_repeated = max_duplicate_share < 1.0 or finer_than_days(frame, zone)
     seen = prepared(frame, variables, count_repeated=count_repeated, time_zone=zone)
     asked = expectations_of(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +74,6 @@ class LiveWindow:
         if learned >= window.end:
             return None
         return cls(max(window.start, learned), max(window.train_end, learned), window.end, window.time_zone)
-
-    @property
-    def as_window(self) -> Window | None:
-        """The tested days, cut in two so that rows are asked for in both halves; None for a single day."""
-        if self.days < 2:
-            return None
-        middle = self.tested + timedelta(days=self.days // 2)
-        return Window(self.tested, middle, self.end, self.time_zone)
 
     def to_dict(self) -> dict[str, str]:
         """Give ISO texts with offsets, and the time zone."""

@@ -234,11 +234,11 @@ def look_validate(look: Look) -> LookValidated:
         report = expectations.validate(
             bench.live_frame((*held, "_time", "_cluster"), start=window.tested),
             variables=rules,
-            min_rows=spec.fewest_rows(window.days),
+            min_rows=spec.drift_rule().min_rows or spec.fewest_rows(window.days),
             max_duplicate_share=spec.validation.max_duplicates,
-            window=window.as_window,
             extra=_live_expectations(recipe),
             name=spec.name,
+            time_zone=window.time_zone,
         )
         verdicts = (*report.verdicts, *_late(bench))
         bench.keep("validation.json", report.json)
@@ -299,14 +299,15 @@ def _compare(bench: LookBench) -> DriftReport:
     from bnpipe.drift import compare_cpds, look_level
 
     spec, window, network = bench.recipe.spec, bench.recipe.window, bench.network
-    drift = spec.drift_rule()
+    drift, days = spec.drift_rule(), spec.source.cluster is None
+    clusters = bench.live_frame(("_cluster",), start=window.tested)["_cluster"].nunique()
     return compare_cpds(
         network,
-        bench.live_rows(network.schema),
+        bench.live_rows(network.schema, start=window.start if days else window.tested),
         level=look_level(drift.alarms_per_year, drift.looks_per_year),
         min_effect=drift.min_effect,
         seed=spec.structure.seed,
-        window=int(bench.live_frame(("_cluster",), start=window.tested)["_cluster"].nunique()),
+        window=int(clusters) if days else None,  # other clusters are in no order of time: nothing dates a change
         min_row_share=drift.min_row_share,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bnpipe.errors import PromotionRefused, VersionNotFound
@@ -208,14 +208,11 @@ def _conf(bench: LookBench, champion: Champion) -> dict[str, Any]:
 
 
 def _day_of(bench: LookBench, label: str | None) -> date:
-    """Give the local day on which a cluster begins; that of the first tested one where it is not known."""
-    window = bench.recipe.window
-    frame = bench.live_frame(("_time", "_cluster"), start=window.start)
-    times = frame["_time"][frame["_cluster"].astype(str) == label]
-    if times.empty:
-        return window.tested.date()
-    first: datetime = times.min().to_pydatetime()
-    return first.astimezone(window.end.tzinfo).date()
+    """Give the day that a cluster is; where clusters are no days, the first that was tested."""
+    recipe = bench.recipe
+    if label is None or recipe.spec.source.cluster is not None:
+        return recipe.window.tested.date()
+    return date.fromisoformat(label)
 
 
 def look_report(look: Look) -> LookReported:

@@ -69,10 +69,12 @@ def reign_begin(registry: Registry, model: str, champion: Champion, window: Live
 
 
 def _age(bench: LookBench, began: datetime) -> int:
-    """Count the live clusters since the reign began; days where it began before the live rows do."""
-    start = bench.recipe.window.start
-    seen = bench.live_frame(("_cluster",), start=max(began, start))["_cluster"].nunique()
-    return int(seen) + max(0, (start - began).days)
+    """Count the days with live rows since the reign began; of those before the live rows, all."""
+    window = bench.recipe.window
+    if bench.recipe.spec.source.cluster is not None:
+        return (window.end - began).days
+    seen = bench.live_frame(("_cluster",), start=max(began, window.start))["_cluster"].nunique()
+    return int(seen) + max(0, (window.start - began).days)
 
 
 def _against(

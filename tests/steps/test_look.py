@@ -40,6 +40,7 @@ def begin(clinic, to=TO, key="day/1", **options):
 
 def run(found, *verbs):
     """Run some verbs; give what the last one answered."""
+    answer = None
     for verb in verbs:
         answer = getattr(steps, verb)(found)
     return answer
