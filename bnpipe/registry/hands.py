@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from bnpipe.errors import VersionNotFound
 from bnpipe.registry.client import quoted
@@ -38,12 +39,25 @@ class Hands(Versions):
             raise VersionNotFound(self._whereabouts(model)) from error
         mine = tuple(seen for seen in sightings if seen.model == model)
         found = self.ledger.settle(model, sightings=mine)
-        return replace(found, warnings=found.warnings + tuple(self._warnings(found.by_hand)))
+        told = found.by_hand + (self._entered_by_movers(model, mine) if mine else ())
+        return replace(found, warnings=found.warnings + tuple(self._warnings(told)))
 
     def enter_moves_by_hand(self, model: str) -> None:
-        """Settle the ledger before a move of our own; nobody else will warn of what was done by hand until now."""
+        """Settle the ledger before a move of our own, and warn in its log of what was done by hand until now."""
         for warning in self._warnings(self.ledger.settle(model).by_hand):
             _log.warning("%s", warning)
+
+    def _entered_by_movers(self, model: str, sightings: Sequence[Sighting]) -> tuple[LedgerEntry, ...]:
+        """Find moves by hand that a watcher saw and a mover of ours entered first: only its log has been warned."""
+        grace = timedelta(seconds=self.ledger.grace)
+        seen = [(sighting.previous, sighting.version, sighting.time) for sighting in sightings]
+        return tuple(
+            entry
+            for entry in self.ledger.history(model)
+            if entry.kind == "by hand"
+            and not entry.key
+            and any((entry.source, entry.to) == (a, b) and abs(entry.time - time) <= grace for a, b, time in seen)
+        )
 
     def _warnings(self, by_hand: Sequence[LedgerEntry]) -> list[str]:
         warnings = []

@@ -104,6 +104,19 @@ def test_a_hand_after_our_own_move(registry: Registry, clock: Clock, champion: s
     assert moves(registry)[1:] == [(1, 2, "by hand"), (2, 3, "promotion"), (3, 4, "by hand"), (4, 5, "by hand")]
 
 
+def test_what_a_mover_entered_is_warned_of_all_the_same(
+    mlflow_uri: str, registry: Registry, clock: Clock, champion: str
+) -> None:
+    """A promotion right after a move by hand enters that move; who brings the sighting still gets the warning."""
+    add_versions(mlflow_uri, champion, 1, **{"bnpipe.verdict": "fail"})
+    by_hand(registry, 6)
+    sightings = seen(now(clock), 1, 6)
+    registry.promote(champion, 2, actor="schedule", reason="better")
+    found = registry.reconcile(champion, sightings)
+    assert not found.changed
+    assert found.warnings == ("champion of 'flights' was set to version 6 in MLflow, but it never passed its gates",)
+
+
 def test_sightings_wait_for_a_promotion_under_way(
     registry: Registry, dying: Callable[[str], Registry], clock: Clock, champion: str
 ) -> None:
