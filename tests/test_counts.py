@@ -274,6 +274,22 @@ def test_counts_of_different_shape_can_not_be_added() -> None:
         one + family_counts(np.zeros((1, 2), dtype=np.uint8), [3])
 
 
+@given(families, st.integers(0, 7))
+def test_thinned_counts_keep_what_is_asked_spread_over_the_clusters(family: tuple, seventh: int) -> None:
+    """Each cell of the table keeps its number, and each cluster its share of it, to within one row."""
+    seed, rows, cardinalities, clusters = family
+    codes, members = random_family(seed, rows, cardinalities, clusters)
+    counts = family_counts(codes, cardinalities, members, clusters)
+    kept = counts.total() * seventh // 7
+    thin = counts.thinned(kept)
+    assert np.array_equal(thin.total(), kept)
+    share = np.divide(kept, counts.total(), out=np.zeros(kept.shape), where=counts.total() > 0)
+    for before, now in zip(counts.per_cluster(), thin.per_cluster(), strict=True):
+        assert (np.abs(now - before * share) < 1.0 + 1e-9).all()
+    with pytest.raises(NetworkError, match="more rows"):
+        counts.thinned(counts.total() + 1)
+
+
 @given(families)
 def test_to_dict_and_pickle_keep_every_cell(family: tuple[int, int, list[int], int]) -> None:
     """What is stored is what comes back, read-only."""

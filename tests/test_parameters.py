@@ -205,6 +205,30 @@ def test_refit_changes_only_the_named_families() -> None:
     assert np.array_equal(again.cpd("wet").table, fresh.cpd("wet").table)
 
 
+def test_refit_keeps_some_old_rows_as_a_prior() -> None:
+    """Where there are new rows ten old ones stay, in their proportions; where there are none, all; other families do."""
+    old, new = sample(days=range(4)), sample(1, rows=300, days=range(4, 6))
+    first = new.schema.index("rain")
+    new = new.select(new.codes[first] == 0)  # no new row has the other state of the parent
+    network = fit(old, {"wet": ("rain",)})
+    again = refit(network, new, ["wet"], old_rows=10)
+    before, now = network.family_counts("wet").total(), again.family_counts("wet").total()
+    fresh = fit(new, {"wet": ("rain",)}).family_counts("wet").total()
+    kept = now[0] - fresh[0]
+    assert 10 <= kept.sum() < 10 + before.shape[1]
+    assert (np.abs(kept / 10 - before[0] / before[0].sum()) <= 0.1).all()
+    assert ((kept > 0) == (before[0] > 0)).all()
+    assert (now[1:] == before[1:]).all()
+    assert again.family_hash("rain") == network.family_hash("rain")
+
+
+def test_refit_counts_no_row_twice() -> None:
+    """Old rows of clusters that are counted anew do not stay."""
+    data = sample()
+    again = refit(fit(data, {"wet": ("rain",)}), data, ["wet"], old_rows=10)
+    assert (again.family_counts("wet").total() == fit(data, {"wet": ("rain",)}).family_counts("wet").total()).all()
+
+
 def test_refit_refuses_what_does_not_belong_together() -> None:
     """Unknown nodes, another schema, clusters on one side only."""
     data = sample()

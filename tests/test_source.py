@@ -30,6 +30,7 @@ from bnpipe.source import (
     Connection,
     Query,
     Window,
+    absent_columns,
     describe,
     package_file,
     read_window,
@@ -202,6 +203,15 @@ def test_the_file_depends_on_the_rows_alone(feed: Connection, tmp_path: Path) ->
     shuffled = replace(QUERY, path="shuffled.parquet")
     again = read_window(feed, shuffled, window.start, window.end, tmp_path / "again.parquet").path.read_bytes()
     assert first == again
+
+
+def test_columns_that_are_gone_are_named_and_can_be_left_out(feed: Connection, tmp_path: Path) -> None:
+    """What the rows of a window lack is told beforehand; the rest is read under its names."""
+    window = window_at(SPRING, time_zone=NEW_YORK, train_days=1, held_out_days=1)
+    query = replace(QUERY, columns=("number", "weather", "state"), names=("count", "weather", "state"))
+    assert absent_columns(feed, query, window.start, window.end) == ("weather",)
+    frame = _read(feed, query.without(("weather",)), tmp_path)
+    assert [name for name in frame.columns if not name.startswith("_")] == ["count", "state"]
 
 
 def test_only_files_of_the_window_are_opened(feed: Connection, tmp_path: Path) -> None:

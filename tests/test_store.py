@@ -304,6 +304,16 @@ def test_rows_are_read_back_encoded(snapshot_file: Path) -> None:
     assert data.clusters.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_variables_known_to_be_absent_are_missing(snapshot_file: Path) -> None:
+    """Their cells are all missing; a column that is gone unannounced is an error."""
+    schema = Schema((Variable("gone", ("a", "b")),))
+    data = load_dataset(snapshot_file, schema, absent=("gone",))
+    assert data.rows > 0
+    assert (data.codes == MISSING).all()
+    with pytest.raises(SchemaError, match="gone"):
+        load_dataset(snapshot_file, schema)
+
+
 def test_a_part_of_the_window_is_read_by_instants(snapshot_file: Path) -> None:
     """Half-open; only the clusters that have rows are there."""
     midnight = datetime(2013, 3, 10, tzinfo=UTC)

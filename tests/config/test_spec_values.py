@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from bnpipe.config import ModelSpec, Overrides, load_spec
 from bnpipe.config.scalars import cron_sets, looks_per_year
 from bnpipe.errors import DataError, FormatError, SchemaError, SpecError
-from bnpipe.release import GateLimits, PromotionRule
+from bnpipe.release import GateLimits, PromotionRule, ReactionRule
 
 TIERS = "structure: {tiers: [[region], [hour, size]], required: [[region, size], [hour, size]]}\n"
 
@@ -308,6 +308,68 @@ def test_gates_and_promotion_have_the_defaults_of_the_rules(spec):
         PromotionRule().looks_per_year,
     )
     assert rule.tolerances == {"size": 0.002}
+
+
+def test_drift_has_the_defaults_of_its_rule(write):
+    """An empty section means what the rule means by itself, and takes the rope of promotions."""
+    rule = load_spec(write(GOOD + "promotion: {rope: 0.01}\ndrift: {}\n")).reaction_rule()
+    assert rule == ReactionRule(rope=0.01)
+
+
+def test_a_spec_without_drift_says_so_and_keeps_its_old_text(spec):
+    """Nothing is looked at unasked, and the trainings of such a spec keep the keys they had."""
+    assert spec.drift is None
+    assert "drift" not in spec.resolved_json()
+    with pytest.raises(SpecError, match="section `drift`"):
+        spec.reaction_rule()
+
+
+def test_the_live_window_ends_with_its_labels(write):
+    """The tested days are the newest whose labels had time to arrive; other days before them date a change."""
+    at = datetime(2026, 3, 15, 5, tzinfo=UTC)
+    spec = load_spec(write(GOOD.replace("Berlin}", "Berlin, lag: 2d}") + "drift: {window: 5d, history: 10d}\n"))
+    window = spec.live_window_at(at)
+    assert [day.date() for day in (window.start, window.train_end, window.end)] == [
+        date(2026, 2, 26),
+        date(2026, 3, 8),
+        date(2026, 3, 13),
+    ]
+    late = load_spec(write(GOOD + "drift: {label_lag: 9d}\n")).live_window_at(at)
+    assert late.end.date() == date(2026, 3, 6)
+    chosen = spec.live_window_at(date(2026, 3, 4), start=date(2026, 3, 1))
+    assert (chosen.train_end.date(), chosen.end.date()) == (date(2026, 3, 1), date(2026, 3, 4))
+
+
+@pytest.mark.parametrize(("days", "learned"), [(2, 1), (7, 2), (14, 4), (21, 7), (40, 26)])
+def test_a_refit_learns_from_the_first_days_since_the_change(spec, days, learned):
+    """A third of them, or all but the held-out days of the spec where there are more."""
+    end = date(2026, 3, 31)
+    window = spec.refit_window_at(end, end - timedelta(days=days))
+    assert (window.train_days, window.held_out_days) == (learned, days - learned)
+    assert window.end.date() == end
+
+
+def test_a_refit_needs_days_to_be_proved_on(spec):
+    """One day can't both be learned from and be proved on."""
+    with pytest.raises(DataError, match="two or more"):
+        spec.refit_window_at(date(2026, 3, 31), date(2026, 3, 30))
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"since": date(2026, 3, 1)}, "since"),
+        ({"refit_of": 3}, "refit_of"),
+        ({"refit": ("size",)}, "since"),
+        ({"refit": ("siize",), "since": date(2026, 3, 1)}, "size"),
+        ({"refit": ("size",), "since": date(2026, 3, 1), "max_parents": 0}, "max_parents"),
+        ({"refit": ("size",), "since": date(2026, 3, 1), "relearn_schema": True}, "relearn_schema"),
+    ],
+)
+def test_a_refit_that_contradicts_itself_is_refused(spec, form, said):
+    """What a refit keeps can't be chosen beside it, and what it needs is asked for."""
+    with pytest.raises(SpecError, match=said):
+        spec.apply(Overrides(**form))
 
 
 def test_promotion_has_a_short_form(write):
