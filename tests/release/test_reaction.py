@@ -187,8 +187,8 @@ def test_a_refit_names_its_families_and_the_earliest_change() -> None:
         (
             replace(QUIET, validation=(BAD,)),
             (
-                "The live window did not pass validation: validation temp: fail, temp: 84 % above 45; expected between -40 "
-                "and 45. Nothing is learned from it."
+                "The live window did not pass validation: validation temp: fail, temp: 84 % above 45; expected between "
+                "-40 and 45. Nothing is learned from it."
             ),
         ),
         (
