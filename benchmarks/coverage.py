@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bnpipe
+from benchmarks.days import DAY_EFFECTS, disturbed, draw_rows, walk
 from benchmarks.networks import published
 from bnpipe.cpd import Prior
 from bnpipe.data import Dataset
@@ -65,10 +66,6 @@ class Situation:
     persistence: float = 0.0
     datasets: int = 60
 
-
-DAY_EFFECTS: Final = (0.0, 0.02, 0.1, 0.25)
-"""Of the flights' nodes the weather has 0.4 to 0.8, delay 0.08 and late arrival 0.05; 0.25 at 50 rows a day and
-configuration is 13 times the variance of independent rows."""
 
 PLAN: Final = (
     Situation("small", 0, 500, datasets=400),
@@ -218,36 +215,13 @@ def draw(situation: Situation, truth: Network, rng: np.random.Generator, queries
 
 def day_tables(situation: Situation, tables: Sequence[Floats], rng: np.random.Generator) -> list[list[Floats]]:
     """Draw each day's CPDs: Dirichlet about the generating rows, all rows of a node by the same luck."""
-    from scipy.special import gammaincinv, ndtr
-
     by_day: list[list[Floats]] = [[] for _ in range(situation.days)]
     for table in tables:
         correlation = rng.choice(situation.correlations)
-        luck = rng.standard_normal((situation.days, table.shape[-1]))
-        for day in range(1, situation.days):
-            kept = situation.persistence
-            luck[day] = kept * luck[day - 1] + np.sqrt(1 - kept**2) * luck[day]
+        luck = walk(situation.days, table.shape[-1], situation.persistence, rng)
         for day in range(situation.days):
-            if correlation == 0:
-                by_day[day].append(table)
-                continue
-            shape = np.maximum((1 / correlation - 1) * table, 1e-12)
-            gammas = np.where(table > 0, gammaincinv(shape, np.clip(ndtr(luck[day]), 1e-12, 1 - 1e-12)) + 1e-280, 0.0)
-            by_day[day].append(gammas / gammas.sum(axis=-1, keepdims=True))
+            by_day[day].append(disturbed(table, correlation, luck[day]))
     return by_day
-
-
-def draw_rows(network: Network, tables: Sequence[Floats], rows: int, rng: np.random.Generator) -> Codes:
-    """Draw complete rows, parents first, uint8 (variables, rows)."""
-    place_of = {node: place for place, node in enumerate(network.nodes)}
-    codes = np.empty((len(network.nodes), rows), dtype=np.uint8)
-    for node in network.order:
-        place = place_of[node]
-        parents = tuple(codes[place_of[parent]] for parent in network.parents[node])
-        rising = np.cumsum(tables[place], axis=-1)
-        reached = rising[parents] if parents else np.broadcast_to(rising, (rows, rising.size))
-        codes[place] = np.minimum((rng.random(rows)[:, None] > reached).sum(axis=1), rising.shape[-1] - 1)
-    return codes
 
 
 def patterns(rows: Codes, target: int, rng: np.random.Generator) -> tuple[Codes, NDArray[np.int64]]:

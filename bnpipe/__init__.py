@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bnpipe.classifier import BayesNetClassifier
     from bnpipe.cpd import CPD, Prior
     from bnpipe.data import Dataset
+    from bnpipe.drift import DriftReport, compare_cpds
     from bnpipe.errors import BnpipeError
     from bnpipe.inference import Engine, Posterior, compile  # noqa: A004
     from bnpipe.knowledge import Knowledge
@@ -37,6 +38,7 @@ __all__ = [
     "BayesNetClassifier",
     "BnpipeError",
     "Dataset",
+    "DriftReport",
     "Engine",
     "Knowledge",
     "LearnedStructure",
@@ -46,6 +48,7 @@ __all__ = [
     "Schema",
     "Variable",
     "Verdict",
+    "compare_cpds",
     "compile",
     "fit",
     "learn_structure",
@@ -60,6 +63,7 @@ _HOME: Final[dict[str, str]] = {
     "BayesNetClassifier": "classifier",
     "BnpipeError": "errors",
     "Dataset": "data",
+    "DriftReport": "drift",
     "Engine": "inference",
     "Knowledge": "knowledge",
     "LearnedStructure": "structure",
@@ -69,6 +73,7 @@ _HOME: Final[dict[str, str]] = {
     "Schema": "schema",
     "Variable": "schema",
     "Verdict": "verdict",
+    "compare_cpds": "drift",
     "compile": "inference",
     "fit": "parameters",
     "learn_structure": "structure",

@@ -27,6 +27,7 @@ PUBLIC = {
     "Schema",
     "Variable",
     "Verdict",
+    "compare_cpds",
     "compile",
     "fit",
     "learn_structure",

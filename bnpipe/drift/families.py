@@ -1,0 +1,115 @@
+"""One family's counts, reference and live, as the tables that replays and effects are computed from.
+
+Only configurations of the parents that hold rows are kept, and only states that occur: nothing else can change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnpipe.counts import FamilyCounts
+
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class FamilySample:
+    """Counts of one family by cluster, reference clusters first.
+
+    Parameters
+    ----------
+    name : str
+    counts : float64 (clusters, configurations, states)
+        Of the configurations and states that occur.
+    reference : int
+        Clusters of the reference; those after it are live.
+    configurations : int64 (configurations,)
+        Their numbers in the full table.
+    states : int64 (states,)
+        The states' numbers in the full table.
+    """
+
+    name: str
+    counts: Floats
+    reference: int
+    configurations: NDArray[np.int64]
+    states: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, name: str, reference: FamilyCounts, live: FamilyCounts) -> FamilySample:
+        """Put both samples side by side."""
+        states = reference.shape[2]
+        cells = np.concatenate([reference.cells % reference.table_size, live.cells % live.table_size])
+        clusters = np.concatenate(
+            [reference.cells // reference.table_size, reference.shape[0] + live.cells // live.table_size]
+        )
+        configurations, place = np.unique(cells // states, return_inverse=True)
+        seen, state = np.unique(cells % states, return_inverse=True)
+        counts = np.zeros((reference.shape[0] + live.shape[0], max(1, configurations.size), max(1, seen.size)))
+        counts[clusters, place, state] = np.concatenate([reference.counts, live.counts])
+        return cls(name, counts, reference.shape[0], configurations, seen)
+
+    @property
+    def live(self) -> int:
+        """Live clusters."""
+        return int(self.counts.shape[0]) - self.reference
+
+    @cached_property
+    def rows(self) -> Floats:
+        """Rows of each configuration by cluster, float64 (clusters, configurations)."""
+        found: Floats = self.counts.sum(axis=2)
+        return found
+
+    @cached_property
+    def observed(self) -> Bools:
+        """Which clusters are live, as a window, bool (clusters,)."""
+        return np.arange(self.counts.shape[0]) >= self.reference
+
+    @cached_property
+    def degrees(self) -> Floats:
+        """States of each configuration that occur, less one, float64 (configurations,)."""
+        found: Floats = np.maximum((self.counts.sum(axis=0) > 0).sum(axis=1) - 1.0, 0.0)
+        return found
+
+    @cached_property
+    def correlation(self) -> float:
+        """How alike rows of one cluster are; a difference between reference and live is no likeness."""
+        return pooled_correlation(
+            [part for part in (self.counts[: self.reference], self.counts[self.reference :]) if len(part) > 1]
+        )
+
+    def past(self) -> FamilySample:
+        """Keep the reference only."""
+        return FamilySample(self.name, self.counts[: self.reference], self.reference, self.configurations, self.states)
+
+    def last(self, window: int) -> FamilySample:
+        """Keep only the last `window` live clusters."""
+        chosen = np.r_[0 : self.reference, self.counts.shape[0] - window : self.counts.shape[0]]
+        return FamilySample(self.name, self.counts[chosen], self.reference, self.configurations, self.states)
+
+
+def pooled_correlation(parts: list[Any]) -> float:
+    """Estimate the intra-cluster correlation by moments about each part's own shares; 0 to 1.
+
+    Parameters
+    ----------
+    parts : list of float64 (clusters, configurations, states)
+    """
+    excess = scale = 0.0
+    for counts in parts:
+        cluster_rows, total = counts.sum(axis=2), counts.sum(axis=0)
+        rows = np.maximum(total.sum(axis=1, keepdims=True), 1.0)
+        shares = total / rows
+        residuals = ((counts - shares * cluster_rows[:, :, None]) ** 2).sum(axis=2)
+        spread = (shares * (1.0 - shares)).sum(axis=1)
+        leverage = cluster_rows / rows[:, 0]
+        pairs = cluster_rows * (cluster_rows - 1.0)
+        excess += float((residuals - spread * cluster_rows * (1.0 - leverage)).sum())
+        scale += float((spread * (pairs - 2.0 * leverage * pairs + leverage**2 * pairs.sum(axis=0))).sum())
+    return min(max(excess / scale, 0.0), 1.0) if scale > 0 else 0.0
