@@ -80,7 +80,8 @@ def ending(tags: Any) -> str:
     if outcome == "failed":
         return f"failed. {tags.get('bnpipe.error', '')}"
     version = f"version {tags['bnpipe.version']}, " if tags.get("bnpipe.version") else ""
-    return f"{version}{outcome}. {tags.get('bnpipe.outcome_reason', '')}"
+    reason, done = tags.get("bnpipe.outcome_reason", ""), tags.get("bnpipe.acted_reason", "")
+    return f"{version}{outcome}. {done if reason in done else f'{reason} {done}'.strip()}"
 
 
 def begun_by_run(dag_id: str, run_id: str) -> dict[str, str] | None:

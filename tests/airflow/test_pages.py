@@ -78,6 +78,9 @@ def test_ending_in_words():
         "bnpipe.version": "3",
     }
     assert ending(held) == "version 3, held. too few days."
+    refit = {"bnpipe.outcome": "refit", "bnpipe.outcome_reason": "It changed.", "bnpipe.acted_reason": "It changed."}
+    assert ending(refit) == "refit. It changed."
+    assert ending({**refit, "bnpipe.acted_reason": "Nothing was done."}) == "refit. It changed. Nothing was done."
 
 
 def test_loading_the_plugin_builds_no_web_application():
