@@ -1,4 +1,4 @@
-"""``python -m benchmarks.characteristics``: what the drift test does where the truth is known, as docs/drift.md's table.
+"""``make sim``: what the drift test does where the truth is known, as docs/drift.md's table.
 
 Each situation draws worlds: reference days from a published network (or the flights' own days split at random), a
 network fitted to them, and live days from the same network or a changed one. Shares are told with their 95 % interval
@@ -7,8 +7,13 @@ network fitted to them, and live days from the same network or a changed one. Sh
 
 from __future__ import annotations
 
+import argparse
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -280,3 +285,170 @@ def years(name: str, days: Days, seed: int, count: int, *, looks: int = 365) -> 
                 spells += day - last >= WINDOW
                 last = day
     return count, alarms, spells
+
+
+def evidently_columns(name: str, days: Days, seed: int, count: int, *, shifted: bool) -> tuple[Share, Share]:
+    """Ask Evidently's default tests about the same worlds: columns whose CPD is unchanged, and changed, called drifted.
+
+    With `shifted`, 12 roots as in :func:`roots_shifted`.
+    """
+    from evidently import Report
+    from evidently.presets import DataDriftPreset
+
+    truth = published(name)
+    roots = [place for place, node in enumerate(truth.nodes) if not truth.parents[node]][:12]
+
+    def tables(base: Tables, _: int) -> Tables:
+        return [changed(table, 0.3) if shifted and place in roots else table for place, table in enumerate(base)]
+
+    wrong = others = right = both = 0
+    for number in range(count):
+        drawn = draw_days(truth, days, REFERENCE + WINDOW, _from(REFERENCE, tables_of(truth), tables),
+                          np.random.default_rng([seed, number]))  # fmt: skip
+        then, now = (
+            part(drawn, *span).to_pandas().astype(str) for span in ((0, REFERENCE), (REFERENCE, REFERENCE + WINDOW))
+        )
+        found = Report([DataDriftPreset()], include_tests=True).run(now, then).dict()
+        drifted = {
+            test["metric_config"]["params"]["column"]: test["status"] == "FAIL"
+            for test in found["tests"]
+            if "column" in test["metric_config"]["params"]
+        }
+        for place, node in enumerate(truth.nodes):
+            if shifted and place in roots:
+                right, both = right + drifted[node], both + 1
+            else:
+                wrong, others = wrong + drifted[node], others + 1
+    return Share(wrong, others), Share(right, both)
+
+
+def _from(first: int, before: Tables, after: Callable[[Tables, int], Tables]) -> Callable[[int], Tables]:
+    return lambda day: before if day < first else after(before, day - first)
+
+
+INDEPENDENT: Final = Days(300)
+DIFFERENT: Final = Days(300, DAY_EFFECTS)
+_KINDS: Final = (
+    ("independent rows", INDEPENDENT),
+    ("day effects", DIFFERENT),
+    ("day effects, neighbours correlated 0.3", Days(300, DAY_EFFECTS, 0.3)),
+    ("day effects, neighbours correlated 0.7", Days(300, DAY_EFFECTS, 0.7)),
+)
+Line = tuple[str, str, str, str]
+"""Situation, what is measured, what is asked, what came out."""
+
+
+def _unchanged(title: str, worlds: Callable[[], Iterator[World]]) -> list[Line]:
+    alone, together = unchanged(worlds())
+    return [
+        (title, "unchanged nodes alarming, each for itself at 5 %", "≤ 5 %", str(alone)),
+        (title, "looks with any alarm, level 5 %", "≤ 5 %", str(together)),
+    ]
+
+
+def _roots(name: str, title: str, days: Days, count: int) -> list[Line]:
+    wrong, together, right = roots_shifted(name, days, 5, count)
+    title = f"{name}, 12 roots shifted by 0.3, {title}"
+    return [
+        (title, "unchanged other nodes alarming, each for itself at 5 %", "≤ 5 %", str(wrong)),
+        (title, "looks with any alarm among them, level 5 %", "≤ 5 %", str(together)),
+        (title, "shifted roots found", "", str(right)),
+    ]
+
+
+def _change(name: str, title: str, days: Days, count: int, *, single_row: bool) -> list[Line]:
+    found = one_change(name, days, 7 if single_row else 6, count, single_row=single_row)
+    what = "one row with 4 to 7 % of the traffic" if single_row else "one CPD"
+    title, asked = f"{name}, {what} changed by 0.3, {title}", "" if days.correlations != (0.0,) else "≥ 90 %"
+    lines = [(title, "found within 7 days, a year's level", asked, str(found.node))]
+    if single_row:
+        lines.append((title, "right row named first", asked, str(found.row)))
+    return [*lines, (title, "another node flagged", "", str(found.others))]
+
+
+def _trifle(name: str, count: int) -> list[Line]:
+    return [
+        (f"{name}, one CPD changed by 0.005, 400 000 rows", "flagged, level 5 %", "0 %", str(trifles(name, 9, count)))
+    ]
+
+
+def _slow(name: str, title: str, days: Days, count: int) -> list[Line]:
+    found, dated, error = slow_changes(name, days, 8, count)
+    title = f"{name}, one CPD changed by 0.3 over 30 days, {title}"
+    return [
+        (title, "found at the end, a year's level", "found" if days is INDEPENDENT else "", str(found)),
+        (title, "dated within 7 days of the middle", "", str(dated)),
+        (title, "median error of the date, days", "", f"{error:+.1f}"),
+    ]
+
+
+def _years(name: str, title: str, days: Days, count: int) -> list[Line]:
+    of, alarms, spells = years(name, days, 10, count)
+    title = f"{name}, {of} years of daily looks without change, {title}"
+    return [(title, "alarms a year (spells of looks)", "≤ 0.5", f"{alarms / of:.2f} ({spells / of:.2f})")]
+
+
+def _evidently(title: str, days: Days, count: int) -> list[Line]:
+    calm, _ = evidently_columns("alarm", days, 11, count, shifted=False)
+    wrong, right = evidently_columns("alarm", days, 12, count, shifted=True)
+    return [
+        (f"alarm, no change, {title}", "Evidently's default tests: columns called drifted", "", str(calm)),
+        (f"alarm, 12 roots shifted by 0.3, {title}", "… unchanged CPDs called drifted", "", str(wrong)),
+        (f"alarm, 12 roots shifted by 0.3, {title}", "… shifted roots called drifted", "", str(right)),
+    ]
+
+
+def plan(count: int, model_years: int) -> list[Callable[[], list[Line]]]:
+    """List everything that is simulated, `count` worlds each."""
+    works: list[Callable[[], list[Line]]] = []
+    for name in ("alarm", "insurance"):
+        works += [
+            partial(_unchanged, f"{name}, no change, {title}", partial(null_worlds, name, days, 1, count))
+            for title, days in _KINDS
+        ]
+    works.append(partial(_unchanged, "flights' days split at random", partial(flights_worlds, 2, count)))
+    for title, days in _KINDS[:2]:
+        works.append(partial(_roots, "alarm", title, days, count))
+        for name in ("alarm", "insurance"):
+            works += [partial(_change, name, title, days, count, single_row=single) for single in (False, True)]
+        works.append(partial(_slow, "alarm", title, days, count))
+        works.append(partial(_evidently, title, days, max(2, count // 20)))
+    works.append(partial(_trifle, "alarm", max(2, count // 4)))
+    works += [partial(_years, "alarm", title, days, model_years) for title, days in _KINDS]
+    return works
+
+
+def _timed(work: Callable[[], list[Line]]) -> tuple[list[Line], float]:
+    started = time.monotonic()
+    return work(), time.monotonic() - started
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.characteristics", description=__doc__)
+    parser.add_argument("--worlds", type=int, default=400, help="of each situation")
+    parser.add_argument("--years", type=int, default=20, help="of daily looks, each kind of days")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    chosen = parser.parse_args(arguments)
+    lines: list[Line] = []
+    with ProcessPoolExecutor(chosen.processes) as pool:
+        for found, seconds in pool.map(_timed, plan(chosen.worlds, chosen.years)):
+            lines += found
+            for line in found:
+                print(" | ".join(line), f"({seconds:.0f} s)", flush=True)  # noqa: T201
+    write(chosen.page, lines)
+
+
+def write(page: Path, lines: Sequence[Line]) -> None:
+    """Put the table between the page's marks."""
+    head = ["| situation | measured | asked | found |", "|---|---|---|---|"]
+    body = "\n".join([*head, *(f"| {' | '.join(line)} |" for line in lines)])
+    text = page.read_text(encoding="utf-8") if page.exists() else "\n".join(_MARKS)
+    begin, end = (re.escape(mark) for mark in _MARKS)
+    table = f"{_MARKS[0]}\n\n{body}\n\n{_MARKS[1]}"
+    page.write_text(re.sub(f"{begin}.*{end}", lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

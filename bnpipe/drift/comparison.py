@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bnpipe.counts import FamilyCounts, family_counts
+from bnpipe.drift.arcs import added_arcs
 from bnpipe.drift.effects import (
     ROW_LEVEL,
     RowEffects,
@@ -56,6 +57,7 @@ from bnpipe.errors import DataError, NoCountsError
 
 if TYPE_CHECKING:
     from bnpipe.data import Dataset
+    from bnpipe.knowledge import Knowledge
     from bnpipe.network import Network
 
 FEWEST_LIVE: Final = 3
@@ -125,6 +127,8 @@ def compare_cpds(
     window: int | None = None,
     replays: int | None = None,
     min_row_share: float = 0.01,
+    knowledge: Knowledge | None = None,
+    max_parents: int | None = None,
 ) -> DriftReport:
     """Compare the conditional distributions of live rows with those of a network, node by node.
 
@@ -146,6 +150,10 @@ def compare_cpds(
         Windows drawn; p is at least ``1 / (replays + 1)``. None: 999, or as many as `level` needs.
     min_row_share : float
         Share of live traffic from which a row of a CPD is named.
+    knowledge : Knowledge, optional
+        Given, arcs into changed nodes are looked for that it allows (:mod:`bnpipe.drift.arcs`); None: none.
+    max_parents : int, optional
+        Of a node that gets an arc.
 
     Returns
     -------
@@ -193,6 +201,8 @@ def compare_cpds(
             clusters = int((live > 0).sum()) if clustered else 0
             nodes[node] = NodeDrift(node, known=False, reason=doubts[node], rows=int(live.sum()), clusters=clusters)
     labels = now[len(now) - size :]
+    flagged = [node for node in network.nodes if nodes[node].flagged]
+    arcs = added_arcs(network, live_data, flagged, knowledge=knowledge, max_parents=max_parents) if knowledge else ()
     return DriftReport(
         nodes=nodes,
         variables={node: compare_variable(network, live_data, node, live_counts[node]) for node in network.nodes},
@@ -207,6 +217,7 @@ def compare_cpds(
         replays=options.replays,
         seed=options.seed,
         network=network.content_hash,
+        added_arcs=arcs,
     )
 
 

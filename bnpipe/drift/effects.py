@@ -16,6 +16,8 @@ ROW_LEVEL: Final = 0.05
 """At which the rows of a changed CPD are told from its other rows, all of them together."""
 _MOST_ROWS: Final = 10
 _RESAMPLED: Final = 400
+_LAST: Final = 3
+"""Clusters at least that tell what the change came to."""
 _HALF: Final = 0.5
 """Pseudo-count of each state where logarithms are taken (Jeffreys)."""
 
@@ -147,14 +149,11 @@ def shift_intervals(
     live, reference = sample.counts[sample.reference :], sample.counts[: sample.reference]
     found = []
     for place in places:
-        drawn = []
+        drawn: list[Floats] = []
         for part in (live[:, place], reference[:, place]):
-            if clustered:
-                times = rng.multinomial(len(part), np.full(len(part), 1.0 / len(part)), size=_RESAMPLED)
-                tables = times @ part
-            else:
-                whole = part.sum(axis=0)
-                tables = rng.multinomial(int(whole.sum()), whole / max(whole.sum(), 1.0), size=_RESAMPLED)
+            weights = np.full(len(part), 1.0 / len(part)) if clustered else part.sum(axis=0) / max(part.sum(), 1.0)
+            times = rng.multinomial(len(part) if clustered else int(part.sum()), weights, size=_RESAMPLED)
+            tables = (times @ part if clustered else times).astype(np.float64)
             drawn.append(tables / np.maximum(tables.sum(axis=1, keepdims=True), 1.0))
         shift = 0.5 * np.abs(drawn[0] - drawn[1]).sum(axis=1)
         low, high = np.quantile(shift, [0.025, 0.975])
@@ -165,9 +164,9 @@ def shift_intervals(
 def change_point(sample: FamilySample, window: int) -> int:
     """Tell by which live cluster half of the change had happened.
 
-    Each cluster is projected on the change from the reference to the last `window` clusters; before the change the mean
-    is 0. The step that fits best (least squares, weighted by what each cluster tells) lies near the middle of a slow
-    change.
+    Each cluster is projected on the change from the reference to the last `window` clusters: before the change the mean
+    is 0, after it that of the last clusters. The step between the two that fits best (least squares, weighted by what
+    each cluster tells) lies in the middle of a slow change.
     """
     counts, split = sample.counts, sample.reference
     reference, live = counts[:split].sum(axis=0), counts[-window:].sum(axis=0)
@@ -177,14 +176,12 @@ def change_point(sample: FamilySample, window: int) -> int:
     moved = (counts * direction).sum(axis=(1, 2))
     spread = (sample.rows * (before * direction**2).sum(axis=1)).sum(axis=1)
     size = np.maximum(sample.rows.sum(axis=1), 1.0)
-    weight = spread / (1.0 + sample.correlation * np.maximum(size - 1.0, 0.0))
+    weight = (spread / (1.0 + sample.correlation * np.maximum(size - 1.0, 0.0)))[split:]
     value = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)[split:]
-    weight = weight[split:]
-    # After the step the mean is free; before it, it is that of the reference, 0.
-    after_weight = np.cumsum(weight[::-1])[::-1]
-    after_sum = np.cumsum((weight * value)[::-1])[::-1]
-    gained = np.where(after_weight > 0, after_sum * np.abs(after_sum) / np.maximum(after_weight, 1e-300), 0.0)
-    return int(np.argmax(gained))
+    last = max(_LAST, min(window, sample.live // 3))
+    level = float((weight * value)[-last:].sum() / max(float(weight[-last:].sum()), 1e-300))
+    saved = weight * (value**2 - (value - level) ** 2)  # by taking a cluster as changed
+    return int(np.argmax(np.cumsum(saved[::-1])[::-1]))
 
 
 def _shares(counts: NDArray[np.float64]) -> Floats:
@@ -194,6 +191,6 @@ def _shares(counts: NDArray[np.float64]) -> Floats:
 
 def named_rows(rows: RowEffects, *, min_row_share: float) -> list[int]:
     """Choose the configurations worth showing, the most changed first."""
-    order = np.argsort(-(rows.effect * np.sqrt(rows.share)), kind="stable")
-    order = sorted(order.tolist(), key=lambda place: rows.p[place] > ROW_LEVEL)
+    by_effect: list[int] = np.argsort(-(rows.effect * np.sqrt(rows.share)), kind="stable").tolist()
+    order = sorted(by_effect, key=lambda place: rows.p[place] > ROW_LEVEL)
     return [place for place in order if rows.share[place] >= min_row_share and rows.effect[place] > 0][:_MOST_ROWS]

@@ -17,7 +17,7 @@ _DRAWN: Final = 400
 _LEAST_SPREAD: Final = 0.2
 """Standard deviation of the nodes' inflations that is assumed at least."""
 _SPELLS: Final = 0.7
-"""Relative standard error of what neighbours add, however long the reference: it has seen a few spells, not all kinds."""
+"""Relative standard error of what neighbours add, however long the reference: it saw a few spells, not all kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def inflations(samples: Mapping[str, FamilySample], size: int, rng: np.random.Ge
     A reference holds few such windows, so nodes borrow from each other as far as they agree (empirical Bayes). One
     standard error is added, and what stays uncertain becomes the degrees of freedom of an F statistic.
     """
-    raw = {name: found for name, sample in samples.items() if (found := _look_back(sample, size, rng)) is not None}
+    raw = {name: past for name, sample in samples.items() if (past := _look_back(sample, size, rng)) is not None}
     if not raw:
         return dict.fromkeys(samples, NONE)
     ratios, errors, shares = (

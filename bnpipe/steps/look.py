@@ -309,6 +309,8 @@ def _compare(bench: LookBench) -> DriftReport:
         seed=spec.structure.seed,
         window=int(clusters) if days else None,  # other clusters are in no order of time: nothing dates a change
         min_row_share=drift.min_row_share,
+        knowledge=spec.knowledge() if days and spec.structure.graph is None else None,
+        max_parents=spec.structure.max_parents,
     )
 
 
