@@ -38,9 +38,9 @@ class Hands(Versions):
         except VersionNotFound as error:
             raise VersionNotFound(self._whereabouts(model)) from error
         mine = tuple(seen for seen in sightings if seen.model == model)
+        before = self._entered_by_movers(model, mine) if mine else ()
         found = self.ledger.settle(model, sightings=mine)
-        told = found.by_hand + (self._entered_by_movers(model, mine) if mine else ())
-        return replace(found, warnings=found.warnings + tuple(self._warnings(told)))
+        return replace(found, warnings=found.warnings + tuple(self._warnings(before + found.by_hand)))
 
     def enter_moves_by_hand(self, model: str) -> None:
         """Settle the ledger before a move of our own, and warn in its log of what was done by hand until now."""

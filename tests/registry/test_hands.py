@@ -131,6 +131,15 @@ def test_sightings_wait_for_a_promotion_under_way(
     assert moves(registry)[1:] == [(1, 3, "by hand"), (3, 4, "by hand")]
 
 
+def test_a_hand_right_after_our_own_move_is_warned_of_once(registry: Registry, clock: Clock, model: str) -> None:
+    """Within the grace of a promotion a move by hand is entered as it is found, with one warning."""
+    registry.promote(model, 1, actor="eve", reason="first")
+    by_hand(registry, None)
+    found = registry.reconcile(model, seen(now(clock), 1, None))
+    assert moves(registry)[1:] == [(1, None, "by hand")]
+    assert found.warnings == ("champion of 'flights' was removed in MLflow; it was version 1",)
+
+
 def test_many_sightings_are_entered_at_once(registry: Registry, clock: Clock, champion: str) -> None:
     """Someone plays with the alias all night: thirty moves are thirty entries."""
     by_hand(registry, 2, 1)
