@@ -15,6 +15,7 @@ Outcome = Literal["done", "void", "by hand", "open"]
 Kind = Literal["promotion", "rollback", "by hand"]
 
 NO_REASON: Final = "no reason given"
+BY_MOVER: Final = "found by a mover"  # key of a move by hand that only the log of a promotion or rollback told of
 UNKNOWN_ACTOR: Final = "unknown (MLflow)"
 GRACE: Final = 60.0  # seconds
 KEY_LENGTH: Final = 200
@@ -239,10 +240,10 @@ def refuse_unexpected(book: Book, request: Request, expected: int | Anywhere | N
         raise PromotionRefused(f"{name_version(request.to)} already is the champion of {book.model!r} (entry {number})")
 
 
-def noticed(source: int | None, to: int | None, *, seen: Sighting | None = None) -> Request:
+def noticed(source: int | None, to: int | None, *, seen: Sighting | None = None, by_mover: bool = False) -> Request:
     """Describe a move that somebody made in MLflow, as it is found now or as a watcher saw it."""
     what = "champion alias deleted in MLflow" if to is None else "champion alias set in MLflow"
-    key, time = (seen.key, seen.time) if seen else ("", None)
+    key, time = (seen.key, seen.time) if seen else (BY_MOVER if by_mover else "", None)
     return Request("by hand", to, UNKNOWN_ACTOR, f"{what}; the ledger had {name_version(source)}", "", key, time=time)
 
 

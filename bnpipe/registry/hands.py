@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from bnpipe.errors import VersionNotFound
 from bnpipe.registry.client import quoted
-from bnpipe.registry.entries import LedgerEntry, Reconciliation, Sighting
+from bnpipe.registry.entries import BY_MOVER, LedgerEntry, Reconciliation, Sighting
 from bnpipe.registry.ledger import EXPERIMENT, LEDGER_TAG, MODEL_TAG
 from bnpipe.registry.versions import Versions
 
@@ -44,7 +44,7 @@ class Hands(Versions):
 
     def enter_moves_by_hand(self, model: str) -> None:
         """Settle the ledger before a move of our own, and warn in its log of what was done by hand until now."""
-        for warning in self._warnings(self.ledger.settle(model).by_hand):
+        for warning in self._warnings(self.ledger.settle(model, by_mover=True).by_hand):
             _log.warning("%s", warning)
 
     def _entered_by_movers(self, model: str, sightings: Sequence[Sighting]) -> tuple[LedgerEntry, ...]:
@@ -54,8 +54,7 @@ class Hands(Versions):
         return tuple(
             entry
             for entry in self.ledger.history(model)
-            if entry.kind == "by hand"
-            and not entry.key
+            if entry.key == BY_MOVER
             and any((entry.source, entry.to) == (a, b) and abs(entry.time - time) <= grace for a, b, time in seen)
         )
 

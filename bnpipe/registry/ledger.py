@@ -154,7 +154,12 @@ class Ledger:
         return None if version is None else int(version)
 
     def settle(
-        self, model: str, *, author: Request | None = None, sightings: Sequence[Sighting] = ()
+        self,
+        model: str,
+        *,
+        author: Request | None = None,
+        sightings: Sequence[Sighting] = (),
+        by_mover: bool = False,
     ) -> Reconciliation:
         """Close orphans and enter moves made by hand; idempotent.
 
@@ -165,6 +170,8 @@ class Ledger:
             A mover that was voided under its feet: an unannounced move to its target is its own.
         sightings : sequence of Sighting
             What a watcher saw of this model.
+        by_mover : bool
+            Before a move of our own: whoever looks after the ledger is still to be told what is entered here.
         """
         closed: list[LedgerEntry] = []
         voided: list[LedgerEntry] = []
@@ -182,7 +189,7 @@ class Ledger:
             elif seen is None and alias == book.position:
                 return Reconciliation(tuple(closed), tuple(voided), tuple(by_hand))
             else:
-                request = noticed(book.position, seen.version if seen else alias, seen=seen)
+                request = noticed(book.position, seen.version if seen else alias, seen=seen, by_mover=by_mover)
                 if author is not None and author.to == request.to:
                     request = author
                 if (claimed := self._claim(book, request)) is not None:
@@ -207,7 +214,7 @@ class Ledger:
             The champion is another than expected, or is being moved, or is there already.
         """
         for _ in range(ROUNDS):
-            self.settle(model)
+            self.settle(model, by_mover=True)
             book = self.read(model)
             if (entry := book.open) is not None:
                 if not request.wrote(entry):

@@ -138,6 +138,7 @@ def test_a_hand_right_after_our_own_move_is_warned_of_once(registry: Registry, c
     found = registry.reconcile(model, seen(now(clock), 1, None))
     assert moves(registry)[1:] == [(1, None, "by hand")]
     assert found.warnings == ("champion of 'flights' was removed in MLflow; it was version 1",)
+    assert registry.reconcile(model, seen(now(clock), 1, None)).warnings == ()
 
 
 def test_many_sightings_are_entered_at_once(registry: Registry, clock: Clock, champion: str) -> None:
