@@ -272,6 +272,9 @@ def _drift(options: argparse.Namespace) -> int:
         print(json.dumps(fields))
     else:
         tell_look(console, decision, report)
+        if options.act:
+            done = registry.run_tags(begun.run_id).get("bnpipe.acted", "nothing")
+            console.print(f"done: {done}; who is champion now: bnpipe history {spec.name}", soft_wrap=True)
         console.print(f"MLflow run {registry.run_url(begun.run_id)}", soft_wrap=True)
     return 1 if decision.action != "nothing" or decision.alert else 0
 

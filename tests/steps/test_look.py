@@ -260,6 +260,20 @@ def test_a_refit_is_started_by_its_conf(changed):
     assert Overrides.of(acted.conf).refit == ("treatment",)
 
 
+def test_a_new_arc_asks_for_a_new_graph(trained):
+    """Where a treatment goes by the season from one day on, no refit can serve it: the graph is learned anew."""
+
+    def by_season(frame: pd.DataFrame) -> pd.DataFrame:
+        drug = np.random.default_rng(1).random(len(frame)) < np.where(frame["season"] == "cold", 0.9, 0.1)
+        return frame.assign(treatment=np.where(drug, "drug", "rest"))
+
+    trained.edit_rows(by_season, days(SINCE))
+    found = begin(trained, to=date(2026, 4, 5), actions="auto")
+    acted = run(found, *VERBS[:4])
+    assert ("season", "treatment") in {(arc.parent, arc.child) for arc in report_of(found).added_arcs}
+    assert (acted.action, set(acted.conf)) == ("relearn", {"reason", "end"})
+
+
 def test_a_refit_changes_the_flagged_family_alone(changed):
     """Every other family is byte for byte the champion's; the run shows it and the version can be rebuilt."""
     look(changed, act=True)
@@ -281,6 +295,8 @@ def test_a_refit_that_serves_the_change_is_promoted_and_ends_it(changed):
     assert registry().champion("clinic").number == 2
     share = registry().load_network(registry().champion("clinic")).cpd("treatment").table[..., 0]
     assert np.abs(share - 0.7).max() < 0.15
+    registry().connection.client.delete_model_version("clinic", "1")
+    assert steps.rebuild("clinic", 2).same  # the store keeps what it was made of
     _, decision = look(changed, to=date(2026, 3, 30), act=True)
     assert decision.action == "nothing"
 
@@ -439,6 +455,15 @@ def test_the_command_line_looks(changed, capsys):
     assert told["decision"]["families"] == ["treatment"]
     assert told["report"]["nodes"]["treatment"]["flagged"]
     assert main(["drift", "nothing"]) == 2
+
+
+def test_the_command_line_acts(bad_champion, capsys):
+    """With --act the rollback is done and said to be; misuse of a date is told as for trainings."""
+    assert main(["drift", "clinic", "--to", "2026-03-20", "--act", "--reason", "looked odd"]) == 1
+    assert "done: roll back" in capsys.readouterr().out
+    assert registry().champion("clinic").number == 1
+    assert main(["drift", "clinic", "--to", "2026-05-01"]) == 1
+    assert "2026-04-11" in capsys.readouterr().err
 
 
 def test_the_command_line_rolls_back_and_freezes(bad_champion, capsys):
