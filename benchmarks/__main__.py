@@ -23,6 +23,7 @@ PARTS: Final = {
     "agreement": "the same answers on every published network",
     "fit": "conditional distributions of a given graph",
     "bootstrap": "arc strength by 200 bootstraps",
+    "drift": "live rows compared with a network",
     "scaling": "cost against rows, variables and threads",
     "order": "what the order of columns changes",
 }

@@ -16,7 +16,7 @@ from benchmarks.child import Outcome, run_child
 from benchmarks.graphs import shd, skeleton_f1
 from benchmarks.timing import Ratio, Timing, alternate, count, duration
 
-USERS_OF_CHILD = ("agreement", "answering", "bootstrap", "cells", "fit", "learning", "order")
+USERS_OF_CHILD = ("agreement", "answering", "bootstrap", "cells", "drift", "fit", "learning", "order")
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ from bnpipe.drift.effects import (
     shift_intervals,
     smallest_shift,
 )
-from bnpipe.drift.families import Bools, FamilySample
+from bnpipe.drift.families import Bools, FamilySample, rng_of
 from bnpipe.drift.past import inflations
 from bnpipe.drift.records import DriftReport, NodeDrift, RowDrift
 from bnpipe.drift.rows import row_statistics
@@ -192,10 +192,9 @@ def compare_cpds(
     past, now = (network.cluster_labels, live_data.cluster_labels) if clustered else ((), ())
     teller = _Teller(network, options, past, now)
     nodes = {}
-    for place, (node, sample) in enumerate(samples.items()):
+    for node, sample in samples.items():
         if node in compared:
-            rng = np.random.default_rng([options.seed, 2, place])
-            nodes[node] = teller.describe(compared[node], adjusted[node], bounds[node], rng)
+            nodes[node] = teller.describe(compared[node], adjusted[node], bounds[node], rng_of(node, options.seed))
         else:
             live = sample.rows[sample.reference :].sum(axis=1)
             clusters = int((live > 0).sum()) if clustered else 0
@@ -260,14 +259,13 @@ def _replayed(
         return {}
     if not clustered:
         drawn = {
-            node: row_statistics(sample, options.replays, np.random.default_rng([options.seed, 0, place]))
-            for place, (node, sample) in enumerate(known.items())
+            node: row_statistics(sample, options.replays, rng_of(node, options.seed)) for node, sample in known.items()
         }
         return {node: _Node(whole[node], known[node], *statistics, NONE) for node, statistics in drawn.items()}
     first = next(iter(known.values()))
     clusters, size = first.counts.shape[0], first.live
-    windows = random_windows(clusters, size, options.replays, np.random.default_rng([options.seed, 0]))
-    factors = inflations(known, size, np.random.default_rng([options.seed, 1]))
+    windows = random_windows(clusters, size, options.replays, np.random.default_rng(options.seed))
+    factors = inflations(known, size, options.seed)
     found = {}
     for node, sample in known.items():
         null = window_statistics(sample, windows)

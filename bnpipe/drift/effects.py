@@ -135,11 +135,10 @@ def smallest_shift(sample: FamilySample, threshold: float, inflation: float) -> 
 
 
 def _critical(surprise: float, degrees: float) -> float:
-    """Invert ``-ln p`` of chi-squared by Wilson and Hilferty."""
-    from scipy.special import ndtri_exp
+    """Invert ``-ln p`` of chi-squared."""
+    from scipy.special import chdtri
 
-    spread = 2.0 / (9.0 * degrees)
-    return float(degrees * max(1.0 - spread - np.sqrt(spread) * ndtri_exp(-surprise), 0.0) ** 3)
+    return float(chdtri(degrees, np.exp(-surprise)))
 
 
 def shift_intervals(

@@ -5,6 +5,7 @@ Only configurations of the parents that hold rows are kept, and only states that
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -113,3 +114,8 @@ def pooled_correlation(parts: list[Any]) -> float:
         excess += float((residuals - spread * cluster_rows * (1.0 - leverage)).sum())
         scale += float((spread * (pairs - 2.0 * leverage * pairs + leverage**2 * pairs.sum(axis=0))).sum())
     return min(max(excess / scale, 0.0), 1.0) if scale > 0 else 0.0
+
+
+def rng_of(name: str, seed: int) -> np.random.Generator:
+    """Give the random numbers of one node: the same whatever other nodes there are, and in whatever order."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])

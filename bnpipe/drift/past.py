@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from bnpipe.drift.families import FamilySample, Floats
+from bnpipe.drift.families import FamilySample, Floats, rng_of
 from bnpipe.drift.windows import NONE, Inflation, consecutive_windows, random_windows, window_statistics
 
 _FEWEST_WINDOWS: Final = 3
@@ -29,7 +29,7 @@ class _Past:
     share: float
 
 
-def inflations(samples: Mapping[str, FamilySample], size: int, rng: np.random.Generator) -> dict[str, Inflation]:
+def inflations(samples: Mapping[str, FamilySample], size: int, seed: int) -> dict[str, Inflation]:
     """Estimate, node by node, by what factor neighbours' likeness exceeds that of rows of one cluster; 1 or more.
 
     A lasting spell of weather, a trend, a season: whatever the reference's own windows of `size` neighbours show beyond
@@ -38,7 +38,8 @@ def inflations(samples: Mapping[str, FamilySample], size: int, rng: np.random.Ge
     A reference holds few such windows, so nodes borrow from each other as far as they agree (empirical Bayes). One
     standard error is added, and what stays uncertain becomes the degrees of freedom of an F statistic.
     """
-    raw = {name: past for name, sample in samples.items() if (past := _look_back(sample, size, rng)) is not None}
+    looked = {name: _look_back(sample, size, rng_of(name, seed)) for name, sample in samples.items()}
+    raw = {name: past for name, past in looked.items() if past is not None}
     if not raw:
         return dict.fromkeys(samples, NONE)
     ratios, errors, shares = (

@@ -11,7 +11,6 @@ can be compared: what is unusual is told by the windows.
 References
 ----------
 Rao, J. N. K. & Scott, A. J. (1992). A simple method for the analysis of clustered binary data. Biometrics 48, 577-585.
-Wilson, E. B. & Hilferty, M. M. (1931). The distribution of chi-square. PNAS 17, 684-688.
 """
 
 from __future__ import annotations
@@ -133,14 +132,12 @@ def combine(
 
 
 def surprise(statistic: Floats, degrees: Floats, error_degrees: float = np.inf) -> Floats:
-    """Give ``-ln p`` of chi-squared (Wilson and Hilferty's cube root), or of F times its degrees where they are few."""
-    from scipy.special import fdtrc, log_ndtr
+    """Give ``-ln p`` of a chi-squared statistic; of F times its degrees where the error has few of its own."""
+    from scipy.special import chdtrc, fdtrc
 
-    if error_degrees < np.inf:
-        by_f: Floats = -np.log(np.maximum(fdtrc(degrees, error_degrees, statistic / degrees), 1e-300))
-        return by_f
-    spread = 2.0 / (9.0 * degrees)
-    found: Floats = -log_ndtr(-(np.cbrt(statistic / degrees) - (1.0 - spread)) / np.sqrt(spread))
+    few = error_degrees < np.inf
+    tail = fdtrc(degrees, error_degrees, statistic / degrees) if few else chdtrc(degrees, statistic)
+    found: Floats = -np.log(np.maximum(tail, 1e-300))
     return found
 
 
