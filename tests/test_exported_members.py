@@ -18,6 +18,7 @@ PUBLIC = {
     "BayesNetClassifier",
     "BnpipeError",
     "Dataset",
+    "DriftReport",
     "Engine",
     "Knowledge",
     "LearnedStructure",
