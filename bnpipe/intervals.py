@@ -44,7 +44,7 @@ DRAWS: Final = 500
 _PSEUDO_COUNTS: Final = np.geomspace(0.01, 2.0, 12)
 _FEW_CLUSTERS: Final = 2.0
 _MOST_LEVERAGE: Final = 0.95
-_PRIOR_SPREAD: Final = 1.0
+_PRIOR_SPREAD: Final = 1.12
 """Standard deviation of the log of a pseudo-count, how far the prior may be wrong."""
 _SURE: Final = 2.0
 """Standard errors by which the clusters must vary less than the design effect says before that is believed."""
@@ -100,7 +100,7 @@ class FamilyUncertainty:
     def draw(self, draws: int, seed: int) -> Floats:
         """Draw the CPD from its posterior, float64 (configurations * states, draws).
 
-        The pseudo-count of each state is drawn too, once a draw for all configurations, within a factor of e or so:
+        The pseudo-count of each state is drawn too, once a draw for all configurations, within a factor of 3 or so:
         what the prior gets wrong it gets wrong in all rows at once.
         """
         rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
