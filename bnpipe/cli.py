@@ -152,6 +152,7 @@ def _keeping_commands(add: Add) -> None:
 
     demo = add("demo", _demo, "Airflow and MLflow on this machine, retraining a network on real flights")
     demo.add_argument("--once", action="store_true", help="end after the work instead of staying up")
+    demo.add_argument("--story", action="store_true", help="go on: drift, two faults, a bad version, a refit")
     demo.add_argument("--record", type=Path, metavar="FILE", help="also write what was measured as Markdown")
     demo.add_argument("--home", type=Path, default=Path(".demo"), help="where it keeps everything")
 
@@ -390,7 +391,7 @@ def _demo(options: argparse.Namespace) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from bnpipe.demo import run
 
-    return run(home=options.home, once=options.once, console=_console(), record=options.record)
+    return run(home=options.home, once=options.once, story=options.story, console=_console(), record=options.record)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,10 @@ class AirflowClient:
         """Return the page of a run."""
         return f"{self.url}/dags/{quote(dag, safe='')}/runs/{quote(run, safe='')}"
 
+    def report_url(self, dag: str, run: str) -> str:
+        """Return the tab of a run that holds its report."""
+        return f"{self.run_url(dag, run)}/plugin/bnpipe_report"
+
     def _request(self, method: str, path: str, body: _Json = None, *, missing_ok: bool = False) -> Any:
         answer = self._send(method, path, body)
         if answer.status_code == requests.codes.unauthorized:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import platform as platform_of
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bnpipe.demo.airflow_client import RunState, TaskState
+from bnpipe.demo.chapters import tell_story
 from bnpipe.demo.platform import Platform
+from bnpipe.demo.stage import MODEL, TRAIN, Stage
 from bnpipe.errors import PlatformError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-MODEL = "flights"
-DAG = f"bn_train__{MODEL}"
 FIRST, LATER = "2013-06-01", "2013-07-15"
-RUN_TIMEOUT = 600.0
 _MARKDOWN = """# What the demo measured
 
-Written by `make demo ARGS="--once --record docs/demo.md"` on {shape}.
+Written by `make demo ARGS="{arguments} --record docs/demo.md"` on {shape}.
 Seconds are wall-clock, each step a process of its own that pays for its imports; MB is the peak resident memory of that
 process. Adding up all steps gives less than the run: the rest is Airflow starting nine processes.
 
@@ -33,13 +30,21 @@ process. Adding up all steps gives less than the run: the rest is Airflow starti
 """
 
 
-def run(*, home: Path, once: bool, console: Console, record: Path | None = None) -> int:
+def run(*, home: Path, once: bool, console: Console, record: Path | None = None, story: bool = False) -> int:
     """Lay out the flights, start everything, train twice over REST, say what happened, and stay up until Ctrl-C.
 
     Parameters
     ----------
+    home : Path
+        Where everything is kept.
+    once : bool
+        End after the work.
+    console : Console
+        Where to say it.
     record : Path, optional
         Markdown file that gets what was printed, without login; ``docs/demo.md`` is made so.
+    story : bool
+        Go on after the second training: :mod:`bnpipe.demo.chapters`.
 
     Returns
     -------
@@ -61,23 +66,41 @@ def run(*, home: Path, once: bool, console: Console, record: Path | None = None)
         with console.status("starting MLflow and Airflow …"):
             platform.start(lambda line: console.print(f"  {line}", style="dim"))
         with platform:
-            succeeded = _trained_before(platform, console) or _train_twice(platform, console)
-            _tell(platform, console, env)
+            os.environ.update(env)
+            stage = Stage(platform, console, home / "data" / MODEL)
+            succeeded = _play(stage, story=story)
             console.print(f"\n[bold]{time.perf_counter() - started:.0f} s in all.[/bold]")
             if record is not None:
-                record.write_text(_MARKDOWN.format(shape=_shape(), printed=console.export_text().rstrip()))
+                printed = console.export_text().rstrip()
+                arguments = "--story --once" if story else "--once"
+                record.write_text(_MARKDOWN.format(arguments=arguments, shape=_shape(), printed=printed))
             if once:
                 console.print(f"All of it lies in {home}; `make demo` shows it in Airflow and MLflow.", soft_wrap=True)
             else:
                 _tell_addresses(platform, console)
                 _stay_up(platform, console)
     except PlatformError as error:
-        console.print(f"[red]{error}[/red]", markup=True)
+        console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
         console.print("\nstopped; everything it had started is stopped too")
         return 130
     return 0 if succeeded else 1
+
+
+def _play(stage: Stage, *, story: bool) -> bool:
+    """Do and tell all of it; whether it came to its end. What failed is told, and can be looked at in Airflow."""
+    try:
+        if not _trained_before(stage):
+            _train_twice(stage)
+        _tell(stage)
+        if story:
+            tell_story(stage)
+        _tell_ledger(stage)
+    except PlatformError as error:
+        stage.console.print(str(error), style="red", markup=False)
+        return False
+    return True
 
 
 def _prepare_flights(home: Path, console: Console) -> None:
@@ -89,67 +112,40 @@ def _prepare_flights(home: Path, console: Console) -> None:
     console.print(f"{rows} departures from New York in 2013, one folder a day ({time.perf_counter() - started:.1f} s)")
 
 
-def _trained_before(platform: Platform, console: Console) -> bool:
+def _trained_before(stage: Stage) -> bool:
     """Whether an earlier demo in this folder came to its end: it would only do the same again."""
-    from bnpipe.registry import Registry
-
-    champion = Registry(platform.mlflow_url).champion(MODEL)
+    champion, home = stage.registry.champion(MODEL), stage.platform.home
     if champion is None or champion.tags.get("bnpipe.end", "")[:10] < LATER:
         return False
-    console.print(f"\nversion {champion.number} was trained by an earlier demo; delete {platform.home} to begin anew")
+    stage.console.print(f"\nversion {champion.number} was trained by an earlier demo; delete {home} to begin anew")
     return True
 
 
-def _train_twice(platform: Platform, console: Console) -> bool:
-    client = platform.client
-    client.wait_for_dag(DAG)
-    client.unpause(DAG)
-    succeeded = True
+def _train_twice(stage: Stage) -> None:
+    stage.client.wait_for_dag(TRAIN)
+    stage.client.unpause(TRAIN)
     for end, why in ((FIRST, "the first champion"), (LATER, "a later night")):
-        console.print(f"\n[bold]{DAG} as of {end}[/bold]: {why}")
-        run_id = client.trigger(DAG, conf={"end": end, "reason": f"demo: {why}"})
-        began = time.perf_counter()
-        with console.status("queued …") as status:
-
-            def follow(task: TaskState) -> None:
-                if task.state in ("success", "failed", "upstream_failed", "up_for_retry"):
-                    mark = "[green]✓[/green]" if task.state == "success" else f"[red]{task.state}[/red]"
-                    console.print(f"  {mark} {task.task:<18} {task.seconds or 0.0:6.1f} s")
-                elif task.state:
-                    status.update(f"{task.task}: {task.state} …")
-
-            ended = client.wait(DAG, run_id, timeout=RUN_TIMEOUT, progress=follow, check=platform.check)
-        took = time.perf_counter() - began
-        console.print(f"  {ended.state} after {took:.0f} s: {client.run_url(DAG, run_id)}", soft_wrap=True)
-        succeeded &= _tell_outcome(client.xcom, ended, console)
-    return succeeded
+        stage.console.print(f"\n[bold]{TRAIN} as of {end}[/bold]: {why}")
+        stage.tell_outcome(stage.run(TRAIN, {"end": end, "reason": f"demo: {why}"}))
 
 
-def _tell_outcome(xcom: Any, ended: RunState, console: Console) -> bool:
-    if not ended.succeeded:
-        failed = [task.task for task in ended.tasks if task.state == "failed"]
-        reason = xcom(ended.dag, ended.run, failed[0], key="error") if failed else "no task failed"
-        console.print(f"  [red]{', '.join(failed)}: {reason}[/red]")
-        return False
-    outcome = xcom(ended.dag, ended.run, "promote")
-    console.print(f"  [bold]version {outcome['version']}: {outcome['outcome']}[/bold], {outcome['reason']}")
-    return True
-
-
-def _tell(platform: Platform, console: Console, env: Mapping[str, str]) -> None:
+def _tell(stage: Stage) -> None:
     """Print what the registry knows now, read back from MLflow and not from what this process remembers."""
-    os.environ.update(env)
-    from bnpipe.registry import Registry
     from bnpipe.steps import STEPS
-    from bnpipe.steps.story import tell_costs, tell_history, tell_training
+    from bnpipe.steps.story import tell_costs, tell_training
 
-    registry = Registry(platform.mlflow_url)
+    console, registry = stage.console, stage.registry
     for made in registry.versions(MODEL):
         console.rule(f"{MODEL} version {made.number}, rows until {made.tags['bnpipe.end'][:10]}", align="left")
         tell_training(console, registry, made.run_id)
         tell_costs(console, registry, made.run_id, STEPS)
-    console.rule("ledger", align="left")
-    tell_history(console, registry.history(MODEL))
+
+
+def _tell_ledger(stage: Stage) -> None:
+    from bnpipe.steps.story import tell_history
+
+    stage.console.rule("ledger", align="left")
+    tell_history(stage.console, stage.registry.history(MODEL))
 
 
 def _shape() -> str:

@@ -29,8 +29,9 @@ import hashlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -159,6 +160,33 @@ def prepare(destination: Path, progress: Callable[[int, int], None] | None = Non
     except OSError as error:
         raise StoreError(f"can't write the flights to {destination}: {error.strerror or error}") from error
     return int(table.num_rows)
+
+
+@contextmanager
+def in_another_unit(destination: Path, column: str, factor: float, start: date, end: date) -> Iterator[None]:
+    """Deliver the days ``[start, end)`` with one column times `factor`, as after a change upstream; then put them back.
+
+    The feed counts as incomplete meanwhile: should this process be killed, the next :func:`prepare` lays it out anew.
+    """
+    import pyarrow.compute
+    import pyarrow.parquet as pq
+
+    days = (start + timedelta(days=place) for place in range((end - start).days))
+    files = [destination / f"day={day}" / "part.parquet" for day in days]
+    complete = destination / COMPLETE
+    recipe, whole = complete.read_bytes(), {file: file.read_bytes() for file in files}
+    complete.unlink()
+    try:
+        for file in files:
+            table = pq.read_table(file, partitioning=None)
+            place = table.column_names.index(column)
+            changed = table.set_column(place, column, pyarrow.compute.multiply(table.column(column), factor))
+            _write_whole(file, partial(pq.write_table, changed, compression="zstd"))
+        yield
+    finally:
+        for file, content in whole.items():
+            _write_whole(file, partial(Path.write_bytes, data=content))
+        complete.write_bytes(recipe)
 
 
 def _rows_of_complete(destination: Path, recipe: str) -> int | None:

@@ -11,7 +11,7 @@ from examples.spec_trial import try_spec
 
 from bnpipe.config import check_spec
 from bnpipe.errors import StoreError
-from bnpipe.examples.flights import prepare
+from bnpipe.examples.flights import in_another_unit, prepare
 from bnpipe.source import package_file
 
 WEATHER = {"temperature", "wind", "visibility", "rain", "humidity", "pressure"}
@@ -29,6 +29,35 @@ def test_every_departure_is_one_row(flights_feed: Path, year: pd.DataFrame) -> N
     assert (year["day"].astype(str) == year["scheduled_at"].dt.strftime("%Y-%m-%d")).all()
     assert len(list(flights_feed.glob("day=*/part.parquet"))) == 365
     assert not year.duplicated(["scheduled_at", "carrier", "flight", "origin", "dest"]).any()
+
+
+def test_a_planted_unit_is_there_for_a_while(tmp_path: Path) -> None:
+    """Only the column and days asked for differ, also after an error all is as it was, and a killed planter shows."""
+    days = [f"day=2013-07-0{day}" for day in (1, 2, 3)]
+    for day in days:
+        (tmp_path / day).mkdir()
+        pd.DataFrame({"visibility": [10.0, None], "hour": [1, 2]}).to_parquet(tmp_path / day / "part.parquet")
+    complete = tmp_path / "_SUCCESS"
+    complete.write_text("all of it")
+    before = {day: (tmp_path / day / "part.parquet").read_bytes() for day in days}
+
+    def fail_while_planted() -> None:
+        with in_another_unit(tmp_path, "visibility", 1.5, date(2013, 7, 2), date(2013, 7, 3)):
+            planted = pd.read_parquet(tmp_path / days[1] / "part.parquet")
+            assert planted["visibility"].fillna(-1).tolist() == [15.0, -1.0]
+            assert planted["hour"].tolist() == [1, 2]
+            assert [(tmp_path / day / "part.parquet").read_bytes() == before[day] for day in days] == [
+                True,
+                False,
+                True,
+            ]
+            assert not complete.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_while_planted()
+    assert {day: (tmp_path / day / "part.parquet").read_bytes() for day in days} == before
+    assert complete.read_text() == "all of it"
 
 
 def test_what_did_not_happen_has_no_delay(year: pd.DataFrame) -> None:
