@@ -57,7 +57,9 @@ def tell_story(stage: Stage) -> None:
     stage.console.print(_LEGEND, style="dim")
     _title(stage, "2. A stormy week: on 22, 23 and 28 July more than half were late")
     _tell_days(stage, *STORMY)
-    _look(stage, *STORMY, "a stormy week")
+    _, report = _look(stage, *STORMY, "a stormy week")
+    if report is not None:
+        _tell_whose_change(stage, report)
     _faults(stage)
     _bad_version(stage)
     _autumn(stage)
@@ -70,8 +72,8 @@ def _title(stage: Stage, text: str) -> None:
 
 def _look(
     stage: Stage, start: date, end: date, why: str, *, actions: Literal["advise", "auto"] | None = None
-) -> tuple[str, DriftDecision]:
-    """Run the drift Dag on the days ``[start, end)`` and print what it found; give its run id and what it decided."""
+) -> tuple[DriftDecision, DriftReport | None]:
+    """Run the drift Dag on the days ``[start, end)``; print and give what it decided and found."""
     from bnpipe.steps import read_look
 
     stage.console.print(f"[bold]{DRIFT}[/bold] from {start} to {end}" + (f", actions: {actions}" if actions else ""))
@@ -90,7 +92,7 @@ def _look(
     stage.console.print(f"  [bold]{decision.action}[/bold] ({done}{told}): {decision.reason}", soft_wrap=True)
     stage.console.print(f"  report {stage.client.report_url(DRIFT, ended.run)}", soft_wrap=True)
     stage.console.print(f"  MLflow {stage.registry.run_url(mlflow_run)}", soft_wrap=True)
-    return ended.run, decision
+    return decision, report
 
 
 def _tell_nodes(stage: Stage, report: DriftReport) -> None:
@@ -132,6 +134,17 @@ def _tell_nodes(stage: Stage, report: DriftReport) -> None:
             f"The largest effect has {largest.name}: {largest.effect:.3f}, with p = {largest.p:.2g}.",
             soft_wrap=True,
         )
+
+
+def _tell_whose_change(stage: Stage, report: DriftReport) -> None:
+    """Print what of the delays' change is their own, and what that of their causes."""
+    for name in ("departure_delay", "late_arrival"):
+        node, shift = report.nodes[name], report.variables[name].marginal_shift
+        if node.known:
+            stage.console.print(
+                f"  {name}: its shares moved by {shift:.3f}; given its parents it moved by {node.effect:.3f}, "
+                f"and {node.smallest_shift:.2f} would have been found"
+            )
 
 
 def _row(states: tuple[str, ...], row: RowDrift) -> str:
@@ -179,7 +192,7 @@ def _faults(stage: Stage) -> None:
     _tell_untouched(stage)
     stage.console.print(
         "\nInstead, temperature comes in Celsius (the variable is its deviation from the fortnight before). Each value"
-        " is plausible in Fahrenheit, too: validation can't see it. Whether the comparison can is asked for advice only.",
+        " is plausible in Fahrenheit, too; validation can't see it. What the comparison makes of it is only advice.",
         soft_wrap=True,
     )
     with flights.in_another_unit(stage.feed, "temperature_anomaly", CELSIUS, *FAULTY):
@@ -201,10 +214,9 @@ def _bad_version(stage: Stage) -> None:
     asked = {"end": str(BAD_AS_OF), "max_parents": 1, "promotion": "manual", "reason": "demo: as simple as can be"}
     bad = stage.tell_outcome(stage.run(TRAIN, asked))
     entry = _promote_in_mlflow(stage, bad)
-    decision: DriftDecision | None = None
     for end in (BAD_AS_OF + WEEK, BAD_AS_OF + 2 * WEEK):
         stage.console.print()
-        _, decision = _look(stage, end - WEEK, end, f"version {bad} reigns")
+        decision, _ = _look(stage, end - WEEK, end, f"version {bad} reigns")
         if decision.action == "roll back":
             break
     else:
@@ -253,7 +265,7 @@ def _roll_back_by_hand(stage: Stage, bad: int) -> None:
 def _autumn(stage: Stage) -> None:
     _title(stage, "5. Autumn: what in these flights does change")
     _tell_days(stage, *AUTUMN)
-    _, decision = _look(stage, *AUTUMN, "the third week of September")
+    decision, _ = _look(stage, *AUTUMN, "the third week of September")
     if decision.action not in ("refit", "relearn"):
         return
     started = [run.run for run in stage.client.runs(TRAIN) if run.run.startswith("drift__")]

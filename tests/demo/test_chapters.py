@@ -81,6 +81,16 @@ def test_a_flagged_node_is_told_with_its_rows(stage: Stage) -> None:
     assert "origin=LGA (900 rows, effect 0.31): EV 30% -> 61%; DL 50% -> 20%" in said
 
 
+def test_the_delays_own_change_is_told_apart_from_that_of_their_causes(stage: Stage) -> None:
+    """Marginal, conditional and power in one sentence; a node that is unknown is left out."""
+    late = NodeDrift("late_arrival", known=True, p=0.9, effect=0.02, smallest_shift=0.19)
+    chapters._tell_whose_change(stage, _report(late, NodeDrift("departure_delay", known=False)))
+    [line] = _said(stage).splitlines()
+    assert line == (
+        "  late_arrival: its shares moved by 0.123; given its parents it moved by 0.020, and 0.19 would have been found"
+    )
+
+
 def test_a_report_is_linked_where_the_plugin_puts_it() -> None:
     """The address printed is that of the tab."""
     from bnpipe.airflow.plugin import TAB
