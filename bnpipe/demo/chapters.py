@@ -18,7 +18,7 @@ from bnpipe.errors import PlatformError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bnpipe.drift import DriftReport, RowDrift
+    from bnpipe.drift import DriftReport, NodeDrift, RowDrift
     from bnpipe.registry import LedgerEntry
     from bnpipe.release import DriftDecision
 
@@ -156,12 +156,14 @@ def _row(states: tuple[str, ...], row: RowDrift) -> str:
 
 def _tell_days(stage: Stage, start: date, end: date) -> None:
     """Print what the days were like, beside those that the champion learned from."""
-    stage.console.print(f"{start} to {end - timedelta(days=1)}: {_weather(_read_days(stage, start, end))}")
+    stage.console.print(
+        f"{start} to {end - timedelta(days=1)}: {_weather(_read_days(stage, start, end))}", soft_wrap=True
+    )
     champion = stage.registry.champion(MODEL)
     if champion is not None and champion.train_end is not None:
         began = date.fromisoformat(champion.tags["bnpipe.window_start"][:10])
         before = _weather(_read_days(stage, began, champion.train_end.date()))
-        stage.console.print(f"days that version {champion.number} learned from: {before}")
+        stage.console.print(f"days that version {champion.number} learned from: {before}", soft_wrap=True)
 
 
 def _read_days(stage: Stage, start: date, end: date) -> pd.DataFrame:
@@ -196,8 +198,19 @@ def _faults(stage: Stage) -> None:
         soft_wrap=True,
     )
     with flights.in_another_unit(stage.feed, "temperature_anomaly", CELSIUS, *FAULTY):
-        _look(stage, *FAULTY, "the temperature's deviation comes in Celsius", actions="advise")
+        _, report = _look(stage, *FAULTY, "the temperature's deviation comes in Celsius", actions="advise")
+    if report is not None:
+        stage.console.print(f"  {_seen_by_comparison(report.nodes['temperature'])}", soft_wrap=True)
     _tell_untouched(stage)
+
+
+def _seen_by_comparison(node: NodeDrift) -> str:
+    """Say what a comparison makes of a fault that validation can't see."""
+    remedy = "Such a column needs an expectation of its own in the spec, as on its standard deviation."
+    if node.flagged:
+        return f"It is seen, but as a change of {node.name}: with actions: auto it would be learned. {remedy}"
+    shown = f"these days show a shift of {node.name} from {node.smallest_shift:.2f} on, and 1 is the most there is"
+    return f"Nobody sees it: {shown}. {remedy}"
 
 
 def _tell_untouched(stage: Stage) -> None:

@@ -91,6 +91,14 @@ def test_the_delays_own_change_is_told_apart_from_that_of_their_causes(stage: St
     )
 
 
+def test_a_fault_that_nobody_sees_is_not_told_as_calm() -> None:
+    """Where it was not found the reader is told how much would have been, and where it was, what would follow."""
+    unseen = chapters._seen_by_comparison(NodeDrift("temperature", known=True, smallest_shift=0.8))
+    assert unseen.startswith("Nobody sees it: these days show a shift of temperature from 0.80 on")
+    seen = chapters._seen_by_comparison(NodeDrift("temperature", known=True, flagged=True))
+    assert seen.startswith("It is seen, but as a change of temperature: with actions: auto it would be learned")
+
+
 def test_a_report_is_linked_where_the_plugin_puts_it() -> None:
     """The address printed is that of the tab."""
     from bnpipe.airflow.plugin import TAB
