@@ -28,16 +28,7 @@ PEERS: Final = Path(__file__).resolve().parent / "peers"
 NETWORKS: Final = ("alarm", "insurance", "hailfinder", "hepar2", "win95pts", "andes")
 ROWS: Final = (1_000, 10_000, 100_000)
 SEEDS: Final = (101, 102, 103, 104, 105)
-_DECIDES: Final = (
-    "structure.py",
-    "search.py",
-    "scores.py",
-    "bitmaps.py",
-    "counts.py",
-    "graph.py",
-    "kernels/*.py",
-    "search/*.py",
-)
+_DECIDES: Final = ("structure.py", "search.py", "scores.py", "bitmaps.py", "graph.py", "kernels/*.py")
 
 
 @dataclass(frozen=True)
