@@ -9,6 +9,7 @@ import getpass
 import json
 import os
 import time
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +27,7 @@ CALM = date(2013, 7, 15), date(2013, 7, 22)
 STORMY = date(2013, 7, 22), date(2013, 7, 29)
 FAULTY = date(2013, 7, 29), date(2013, 8, 5)
 BAD_AS_OF = date(2013, 8, 5)
-AUTUMN = date(2013, 9, 16), date(2013, 9, 23)
+AUTUMN = date(2013, 9, 16), date(2013, 9, 23)  # the first week after which a refit has enough days to be proved on
 WEEK = timedelta(days=7)
 KILOMETRES, CELSIUS = 1.609344, 5 / 9
 NOTICED = 60.0
@@ -59,7 +60,7 @@ def tell_story(stage: Stage) -> None:
     _tell_days(stage, *STORMY)
     _, report = _look(stage, *STORMY, "a stormy week")
     if report is not None:
-        _tell_whose_change(stage, report)
+        _tell_whose_change(stage, report, ("departure_delay", "late_arrival"))
     _faults(stage)
     _bad_version(stage)
     _autumn(stage)
@@ -122,9 +123,8 @@ def _tell_nodes(stage: Stage, report: DriftReport) -> None:
         )
     stage.console.print(table)
     for name in report.flagged:
-        for row in report.nodes[name].changed_rows[:3]:
-            if row.changed:
-                stage.console.print(f"  {_row(report.nodes[name].states, row)}", soft_wrap=True)
+        for row in [row for row in report.nodes[name].changed_rows if row.changed][:4]:
+            stage.console.print(f"  {_row(report.nodes[name].states, row)}", soft_wrap=True)
     known = [node for node in report.nodes.values() if node.known]
     if known and not report.flagged:
         surest, largest = min(known, key=lambda node: node.p), max(known, key=lambda node: node.effect)
@@ -136,14 +136,14 @@ def _tell_nodes(stage: Stage, report: DriftReport) -> None:
         )
 
 
-def _tell_whose_change(stage: Stage, report: DriftReport) -> None:
-    """Print what of the delays' change is their own, and what that of their causes."""
-    for name in ("departure_delay", "late_arrival"):
+def _tell_whose_change(stage: Stage, report: DriftReport, names: Sequence[str]) -> None:
+    """Print what of nodes' change is their own, and what that of their parents."""
+    for name in names:
         node, shift = report.nodes[name], report.variables[name].marginal_shift
         if node.known:
             stage.console.print(
                 f"  {name}: its shares moved by {shift:.3f}; given its parents it moved by {node.effect:.3f}, "
-                f"and {node.smallest_shift:.2f} would have been found"
+                f"where {node.smallest_shift:.2f} is found"
             )
 
 
@@ -234,8 +234,8 @@ def _bad_version(stage: Stage) -> None:
             break
     else:
         _roll_back_by_hand(stage, bad)
-    barred = stage.registry.version(MODEL, bad).barred
-    stage.console.print(f"  version {bad} is barred from automatic promotion: {barred}", soft_wrap=True)
+    if stage.registry.version(MODEL, bad).barred is not None:
+        stage.console.print(f"  version {bad} is barred from automatic promotion")
     for later in stage.registry.history(MODEL)[entry.number :]:
         _tell_entry(stage, later)
 
@@ -278,7 +278,9 @@ def _roll_back_by_hand(stage: Stage, bad: int) -> None:
 def _autumn(stage: Stage) -> None:
     _title(stage, "5. Autumn: what in these flights does change")
     _tell_days(stage, *AUTUMN)
-    decision, _ = _look(stage, *AUTUMN, "the third week of September")
+    decision, report = _look(stage, *AUTUMN, "the third week of September")
+    if report is not None:
+        _tell_whose_change(stage, report, report.flagged)
     if decision.action not in ("refit", "relearn"):
         return
     started = [run.run for run in stage.client.runs(TRAIN) if run.run.startswith("drift__")]

@@ -87,5 +87,6 @@ class Stage:
     def tell_outcome(self, ended: RunState) -> int:
         """Say how a training ended, and give its version."""
         outcome = self.client.xcom(ended.dag, ended.run, "promote")
-        self.console.print(f"  [bold]version {outcome['version']}: {outcome['outcome']}[/bold], {outcome['reason']}")
+        said = f"  [bold]version {outcome['version']}: {outcome['outcome']}[/bold], {outcome['reason']}"
+        self.console.print(said, soft_wrap=True)
         return int(outcome["version"])

@@ -22,7 +22,8 @@ _MARKDOWN = """# What the demo measured
 
 Written by `make demo ARGS="{arguments} --record docs/demo.md"` on {shape}.
 Seconds are wall-clock, each step a process of its own that pays for its imports; MB is the peak resident memory of that
-process. Adding up all steps gives less than the run: the rest is Airflow starting nine processes.
+process. Adding up all steps gives less than the run: the rest is Airflow starting a process for each task, and whatever
+else the load average (of the last quarter of an hour) says was running.
 
 ```text
 {printed}
@@ -152,7 +153,8 @@ def _shape() -> str:
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("bnpipe", "apache-airflow", "mlflow", "pandas", "numpy")
     )
-    return f"{os.cpu_count()} cores, Python {platform_of.python_version()}, {versions}"
+    load = os.getloadavg()[2]
+    return f"{os.cpu_count()} cores (load average {load:.1f}), Python {platform_of.python_version()}, {versions}"
 
 
 def _tell_addresses(platform: Platform, console: Console) -> None:

@@ -84,10 +84,10 @@ def test_a_flagged_node_is_told_with_its_rows(stage: Stage) -> None:
 def test_the_delays_own_change_is_told_apart_from_that_of_their_causes(stage: Stage) -> None:
     """Marginal, conditional and power in one sentence; a node that is unknown is left out."""
     late = NodeDrift("late_arrival", known=True, p=0.9, effect=0.02, smallest_shift=0.19)
-    chapters._tell_whose_change(stage, _report(late, NodeDrift("departure_delay", known=False)))
+    chapters._tell_whose_change(stage, _report(late, NodeDrift("wind", known=False)), ("wind", "late_arrival"))
     [line] = _said(stage).splitlines()
     assert line == (
-        "  late_arrival: its shares moved by 0.123; given its parents it moved by 0.020, and 0.19 would have been found"
+        "  late_arrival: its shares moved by 0.123; given its parents it moved by 0.020, where 0.19 is found"
     )
 
 
