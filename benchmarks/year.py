@@ -11,18 +11,19 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.networks import CACHE
 from benchmarks.year_page import FOLLOWING, WAYS, Day, Did, Event, Flag, Replay, Way, write
-from bnpipe import evaluation, release
+from bnpipe import evaluation, expectations, release
 from bnpipe.config import ModelSpec, load_spec
 from bnpipe.data import Dataset
 from bnpipe.drift import DriftReport, compare_cpds, look_level
@@ -42,6 +43,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SPEC: Final = ROOT / "config" / "models" / "flights.yaml"
 RECORDS: Final = CACHE / "results" / "year.json"
 YEAR: Final = 2013
+_MARKS: Final = ("_time", "_cluster")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +71,14 @@ class Reign:
 
 @dataclass
 class Year:
-    """The rows of a year, encoded once, and the rules of a spec; days count from 0."""
+    """The rows of a year, encoded once, and the rules of a spec; days count from 0.
+
+    `held` are the ends of the weeks that fail validation, with the verdicts.
+    """
 
     spec: ModelSpec
     data: Dataset
+    held: Mapping[int, tuple[Verdict, ...]] = field(default_factory=dict)
     _starts: NDArray[np.int64] = field(init=False)
     _trained: dict[int, Version] = field(default_factory=dict)
     _looked: dict[tuple[Version, int], DriftReport] = field(default_factory=dict)
@@ -156,21 +162,23 @@ class Year:
         flags: tuple[Flag, ...] = ()
         if way.looks:
             champion = reign.champion
-            report = self.look(champion, end)
-            flags = tuple(self._flag(champion, report, node, end) for node in report.flagged)
+            report = self.look(champion, end) if end not in self.held else None
+            if report is not None:
+                flags = tuple(self._flag(champion, report, node, end) for node in report.flagged)
             if way.acts:
                 events += self._reacted(reign, report, day, end)
-        return Day(self.data.cluster_labels[day], *score, flags, tuple(events))
+        return Day(self.data.cluster_labels[day], *score, flags=flags, events=tuple(events))
 
-    def _score(self, network: Network, day: int) -> tuple[int, float, float]:
-        """Give rows, nats a row and the targets' mean log-loss of one day, under the CPDs that serve."""
+    def _score(self, network: Network, day: int) -> tuple[int, float, float, dict[str, float]]:
+        """Give rows, nats a row, the targets' mean log-loss and each node's nats of one day, by the CPDs that serve."""
         rows, scorer = self.days(day, day + 1), Scorer(network)
         losses = []
         for target in self.spec.targets:
             known = rows.select(rows.column(target) != MISSING)
             probabilities, _ = scorer.probabilities(known, target, self.spec.evidence(target))
             losses.append(float(log_loss_rows(probabilities, known.column(target)).mean()))
-        return rows.rows, float(scorer.log_likelihood(rows).mean()), float(np.mean(losses))
+        nats = float(scorer.log_likelihood(rows).mean())
+        return rows.rows, nats, float(np.mean(losses)), _parts(network, rows.select(rows.complete))
 
     def _flag(self, champion: Version, report: DriftReport, name: str, end: int) -> Flag:
         node = report.nodes[name]
@@ -185,9 +193,11 @@ class Year:
             return None
         return float((Scorer(new).log_likelihood(rows) - Scorer(old).log_likelihood(rows)).mean())
 
-    def _reacted(self, reign: Reign, report: DriftReport, day: int, end: int) -> list[Event]:
+    def _reacted(self, reign: Reign, report: DriftReport | None, day: int, end: int) -> list[Event]:
         rule = self.spec.reaction_rule()
         decision = release.react(self._situation(reign, report, end, rule), rule)
+        if decision.action == "hold":
+            return [Event("hold", "nothing", decision.reason)]
         if decision.action == "nothing":
             return [Event("wait", "nothing", decision.reason)] if decision.alert else []
         reign.acted = end
@@ -242,7 +252,7 @@ class Year:
         return max(champion.train_end, end - rule.window - rule.history)
 
     def _situation(
-        self, reign: Reign, report: DriftReport, end: int, rule: release.ReactionRule
+        self, reign: Reign, report: DriftReport | None, end: int, rule: release.ReactionRule
     ) -> release.DriftSituation:
         champion, began = reign.champions[-1]
         began = began if began < end else champion.end
@@ -255,7 +265,7 @@ class Year:
             losses = before.cluster_means if before is not None else ()
             comparison = self._backward(predecessor, champion, max(clean, began), end)
         return release.DriftSituation(
-            validation=(),
+            validation=self.held.get(end, ()),
             report=report,
             champion=len(reign.champions),
             champion_age=max(0, end - began),
@@ -271,6 +281,14 @@ class Year:
         return evaluation.compare(predecessor.network, champion.network, self.days(start, end), targets=())
 
 
+def _parts(network: Network, rows: Dataset) -> dict[str, float]:
+    """Give ln P(state | parents' states) of each node, the mean over complete rows; empty without any."""
+    if not rows.rows:
+        return {}
+    states = {node: tuple(rows.column(name) for name in (*network.parents[node], node)) for node in network.nodes}
+    return {node: float(np.log(network.cpd(node).table[codes]).mean()) for node, codes in states.items()}
+
+
 def encoded(spec: ModelSpec) -> Year:
     """Read and encode the whole year; bins are learned from the first champion's training days and kept."""
     zone = find_time_zone(spec.source.time_zone)
@@ -281,7 +299,42 @@ def encoded(spec: ModelSpec) -> Year:
         rows = Path(folder) / "rows.parquet"
         read_window(Connection(spec.source.connection, "files", folder), spec.query(), begin, end, rows)
         schema = spec.learn_schema(load_frame(rows, spec.learned_columns(), start=begin, end=learned))
-        return Year(spec, load_dataset(rows, schema))
+        return Year(spec, load_dataset(rows, schema), weeks_held(spec, load_frame(rows, (*spec.variables, *_MARKS))))
+
+
+def weeks_held(spec: ModelSpec, frame: pd.DataFrame) -> dict[int, tuple[Verdict, ...]]:
+    """Find the weeks that a look would hold as bad data: the number of the day after each, and its verdicts.
+
+    Great Expectations is asked of the weeks that have nulls or means beyond the spec's bounds; what it asks besides,
+    such as ranges, a year either meets throughout or not at all.
+    """
+    days = frame["_cluster"].astype(str)
+    rules = tuple(
+        replace(rule, target=False, max_missing=1.0) if rule.target else rule for rule in spec.feature_rules()
+    )
+    limits = {rule.name: rule.max_missing for rule in rules}
+    week = spec.drift_rule().window
+    nulls = frame[list(limits)].isna().groupby(days).sum().rolling(week).sum()
+    doubtful = nulls.div(days.groupby(days).size().rolling(week).sum(), axis=0).gt(limits).any(axis=1)
+    further = spec.further_expectations(but=("_cluster",))
+    for asked in (each["kwargs"] for each in further if each["type"] == "expect_column_mean_to_be_between"):
+        sums = frame[asked["column"]].groupby(days).agg(["sum", "count"]).rolling(week).sum()
+        doubtful |= ~(sums["sum"] / sums["count"]).between(asked["min_value"], asked["max_value"])
+    doubtful[: spec.window.train + spec.window.held_out - 1] = False  # nothing is looked at before
+    found = {}
+    for end in (place + 1 for place in np.flatnonzero(doubtful)):
+        verdicts = expectations.validate(
+            frame[days.isin(doubtful.index[end - week : end])],
+            variables=rules,
+            min_rows=spec.drift_rule().min_rows or spec.fewest_rows(week),
+            max_duplicate_share=spec.validation.max_duplicates,
+            extra=further,
+            name=spec.name,
+            time_zone=spec.source.time_zone,
+        ).verdicts
+        if not all(verdict.passed for verdict in verdicts):
+            found[int(end)] = verdicts
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,11 +22,12 @@ FOLLOWING: Final = 14
 """Days after the rows of a run on which what it found or made is held against what came."""
 _MARKS: Final = ("<!-- year: begin -->", "<!-- year: end -->")
 _SMOOTH: Final = 7
+_WINTER: Final = "2013-11-01"
 _GAP: Final = 7
 """Looks without a flag that end a spell."""
 
 Floats = NDArray[np.float64]
-Did = Literal["train", "refit", "relearn", "roll back", "wait"]
+Did = Literal["train", "refit", "relearn", "roll back", "hold", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Event:
 
     Parameters
     ----------
-    did : {"train", "refit", "relearn", "roll back", "wait"}
+    did : {"train", "refit", "relearn", "roll back", "hold", "wait"}
     outcome : str
         Of a training as in :class:`bnpipe.release.PromotionDecision`.
     reason : str
@@ -93,12 +94,25 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day: its score under the champion of its first minute, then what the runs of its morning found and did."""
+    """One day: its score under the champion of its first minute, then what the runs of its morning found and did.
+
+    Parameters
+    ----------
+    label : str
+    rows : int
+    nats, log_loss : float
+        A row: ln p of the whole row, and the loss of the target from what is known before it.
+    parts : mapping of str to float
+        The share of each node in `nats`, on complete rows; empty where there are none.
+    flags : tuple of Flag
+    events : tuple of Event
+    """
 
     label: str
     rows: int
     nats: float
     log_loss: float
+    parts: Mapping[str, float]
     flags: tuple[Flag, ...] = ()
     events: tuple[Event, ...] = ()
 
@@ -189,8 +203,10 @@ def tables(replay: Replay) -> Iterator[str]:
     )
     yield from _totals(replay)
     yield from _months(replay)
+    yield from _nodes(replay)
     yield from _detections(replay)
     yield from _decisions(replay)
+    yield from _held(replay)
 
 
 def _totals(replay: Replay) -> Iterator[str]:
@@ -198,6 +214,7 @@ def _totals(replay: Replay) -> Iterator[str]:
     yield from _head(
         "kept", "nats/row", "gain", "days better", "log-loss of late_arrival", "gain", "days better",
         "looks that flagged", "promoted", "held", "refits promoted / asked for", "relearned", "rolled back",
+        "looks held", "looks that waited",
     )  # fmt: skip
     old = replay.ways["never"]
     for way in WAYS:
@@ -221,6 +238,8 @@ def _totals(replay: Replay) -> Iterator[str]:
             f"{counted['refit', 'promote']} / {asked}" if way.acts else "–",
             str(sum(count for (did, _), count in counted.items() if did == "relearn")) if way.acts else "–",
             str(counted["roll back", "done"]) if way.acts else "–",
+            str(counted["hold", "nothing"]) if way.acts else "–",
+            str(counted["wait", "nothing"]) if way.acts else "–",
         )
     yield ""
 
@@ -241,6 +260,30 @@ def _months(replay: Replay) -> Iterator[str]:
             f"{losses['never']:.4f}",
             *(f"{losses['never'] - losses[name]:+.4f}" for name in others),
         )
+    yield ""
+
+
+def _nodes(replay: Replay) -> Iterator[str]:
+    yield (
+        "**By node.** Gains of nats/row over the champion never retrained, of ln P(node given its parents) on complete "
+        "rows: until October, and in November and December.\n"
+    )
+    others = [way.name for way in WAYS[1:]]
+    yield from _head("node", *others, *(f"{name}, from November" for name in others))
+    cells: dict[str, list[str]] = {}
+    for late in (False, True):
+        kept = {
+            name: [day for day in days if (day.label >= _WINTER) == late and day.parts]
+            for name, days in replay.ways.items()
+        }
+        weights = [day.rows for day in kept["never"]]
+        for node in kept["never"][0].parts if weights else ():
+            parts = {
+                name: np.average([day.parts[node] for day in days], weights=weights) for name, days in kept.items()
+            }
+            cells.setdefault(node, []).extend(f"{round(parts[name] - parts['never'], 3) + 0.0:+.3f}" for name in others)
+    for node, row in cells.items():
+        yield _line(node, *row, *[""] * (2 * len(others) - len(row)))
     yield ""
 
 
@@ -281,7 +324,17 @@ def _decisions(replay: Replay) -> Iterator[str]:
             for event in day.events:
                 if (event.did, event.outcome) == ("train", "promote") or event.did in ("refit", "relearn", "roll back"):
                     run = f"{event.did} {', '.join(event.families)}".strip()
-                    yield _line(way.name, day.label, run, event.outcome, _gain(event.gain), event.reason)
+                    yield _line(way.name, day.label, run, event.outcome, _gain(event.gain), event.reason.split("; ")[0])
+    yield ""
+
+
+def _held(replay: Replay) -> Iterator[str]:
+    yield "**Looks that were held** as bad data, the same in every way.\n"
+    yield from _head("morning of", "because")
+    for day in replay.ways["drift"]:
+        for event in day.events:
+            if event.did == "hold":
+                yield _line(day.label, event.reason.split(": ", maxsplit=1)[-1].split("; ")[0])
     yield ""
     yield "**Trainings that were held**, by the first verdict that was no pass.\n"
     yield from _head("champion kept", "held by", "nights", "better on the days that followed", "gain, mean")
@@ -345,6 +398,7 @@ _RUNS: Final = (
     ("relearn", "held", "P", "white", "relearned, held"),
     ("roll back", "done", "v", "white", "rolled back"),
     ("wait", "nothing", ".", "0.4", "flagged, cooling down"),
+    ("hold", "nothing", "x", "0.0", "bad data, held"),
 )
 
 
@@ -382,7 +436,9 @@ def _draw_decisions(axes: Any, replay: Replay) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_title("Decisions", loc="left", fontsize=10)
-    axes.legend(frameon=False, ncols=6, loc="lower right", bbox_to_anchor=(1, 0.98))
+    axes.legend(
+        frameon=False, ncols=8, loc="lower right", bbox_to_anchor=(1, 0.98), columnspacing=1.0, handletextpad=0.1
+    )
 
 
 def _draw_gains(axes: Any, replay: Replay) -> None:

@@ -93,7 +93,7 @@ def test_actions_cool_down(replayed):
 
 
 def _day(place: int, nats: float = -1.0, *, rows: int = 10, flags=(), events=()) -> Day:
-    return Day(str(date(2013, 5, 1) + timedelta(place)), rows, nats, 0.3, tuple(flags), tuple(events))
+    return Day(str(date(2013, 5, 1) + timedelta(place)), rows, nats, 0.3, {"rain": nats}, tuple(flags), tuple(events))
 
 
 def test_spells_end_after_a_week_of_calm():
