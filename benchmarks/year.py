@@ -1,4 +1,4 @@
-"""``python -m benchmarks.year``: the flights of 2013 replayed day by day, as docs/year.md and its figure.
+"""``python -m benchmarks.year``: the flights of 2013 replayed day by day, as docs/year.md and its figure (6 minutes).
 
 The example's own spec, rules and numeric functions; no Airflow, no MLflow. One champion, learned from January to March
 and proved on the first fortnight of April, is kept in four ways at once: never touched, retrained each night, watched
