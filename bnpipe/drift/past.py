@@ -12,7 +12,7 @@ from bnpipe.drift.families import FamilySample, Floats, rng_of
 from bnpipe.drift.windows import NONE, Inflation, consecutive_windows, random_windows, window_statistics
 
 _FEWEST_WINDOWS: Final = 3
-"""Windows' lengths of reference below which the past says nothing of its own alikeness."""
+"""Windows that a reference must hold at least."""
 _DRAWN: Final = 400
 _LEAST_SPREAD: Final = 0.2
 """Standard deviation of the nodes' inflations that is assumed at least."""
@@ -54,9 +54,14 @@ def inflations(samples: Mapping[str, FamilySample], size: int, seed: int) -> dic
 
 
 def _look_back(sample: FamilySample, size: int, rng: np.random.Generator) -> _Past | None:
-    """Compare windows of the reference, None where it is too short or clusters have nothing in common."""
+    """Compare windows of the reference, None where it is too short or clusters have nothing in common.
+
+    Where it does not hold enough windows of `size`, shorter ones are asked: they understate, but they do not say
+    nothing.
+    """
     clusters, past = sample.reference, sample.past()
-    if size < 2 or clusters < _FEWEST_WINDOWS * size or not past.correlation > 0:
+    size = min(size, clusters // _FEWEST_WINDOWS)
+    if size < 2 or not past.correlation > 0:
         return None
     drawn = window_statistics(past, random_windows(clusters, size, _DRAWN, rng)).total
     if not drawn.mean() > 0:
