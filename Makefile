@@ -43,7 +43,7 @@ sim: setup ## What drift test, decisions and intervals do where the truth is kno
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.decisions
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
-demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done
+demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done, --story goes on
 	@$(BIN)/bnpipe demo $(ARGS)
 
 # An extra's lock may only hold versions that were tested together: those of dev.txt.

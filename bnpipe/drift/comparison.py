@@ -42,7 +42,7 @@ from bnpipe.drift.effects import (
 )
 from bnpipe.drift.families import Bools, FamilySample, rng_of
 from bnpipe.drift.past import inflations
-from bnpipe.drift.records import DriftReport, NodeDrift, RowDrift
+from bnpipe.drift.records import DriftReport, NodeDrift, RowDrift, VariableDrift
 from bnpipe.drift.rows import row_statistics
 from bnpipe.drift.variables import compare_variable
 from bnpipe.drift.windows import (
@@ -204,13 +204,13 @@ def compare_cpds(
     arcs = added_arcs(network, live_data, flagged, knowledge=knowledge, max_parents=max_parents) if knowledge else ()
     return DriftReport(
         nodes=nodes,
-        variables={node: compare_variable(network, live_data, node, live_counts[node]) for node in network.nodes},
+        variables=_variables(network, live_data, live_counts, size if clustered else None),
         level=options.level,
         min_effect=options.min_effect,
         independent_rows=not clustered,
         reference_clusters=len(network.cluster_labels) if clustered else 0,
         live_clusters=size if clustered else 0,
-        live_rows=live_data.rows,
+        live_rows=int(_in_window(live_data, size if clustered else None).sum()),
         first_cluster=labels[0] if labels else "",
         last_cluster=labels[-1] if labels else "",
         replays=options.replays,
@@ -218,6 +218,24 @@ def compare_cpds(
         network=network.content_hash,
         added_arcs=arcs,
     )
+
+
+def _in_window(live: Dataset, size: int | None) -> Bools:
+    """Tell which rows are of the last `size` clusters, bool (rows,); None: all."""
+    if size is None or live.clusters is None:
+        return np.ones(live.rows, dtype=np.bool_)
+    found: Bools = live.clusters >= live.cluster_count - size
+    return found
+
+
+def _variables(
+    network: Network, live: Dataset, counts: Mapping[str, FamilyCounts], size: int | None
+) -> dict[str, VariableDrift]:
+    """Describe the window's cells variable by variable."""
+    if size is not None and size < live.cluster_count:
+        live = live.select(_in_window(live, size))
+        counts = {node: each.select(np.arange(each.shape[0] - size, each.shape[0])) for node, each in counts.items()}
+    return {node: compare_variable(network, live, node, counts[node]) for node in network.nodes}
 
 
 def _live_counts(network: Network, live: Dataset, node: str, *, clustered: bool) -> FamilyCounts:

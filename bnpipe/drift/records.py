@@ -180,7 +180,7 @@ class DriftReport:
     reference_clusters, live_clusters : int
         Compared.
     live_rows : int
-        Of all live clusters that were given.
+        Of the live window.
     first_cluster, last_cluster : str
         Of the live window, '' without clusters.
     replays : int

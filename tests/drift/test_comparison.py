@@ -232,8 +232,9 @@ def test_only_the_window_is_tested_and_earlier_days_date_the_change():
     drawn = draw_days(truth, Days(200), 58, lambda day: base if day < 48 else after, np.random.default_rng(9))
     network, live = bnpipe.fit(part(drawn, 0, 30), truth.parents), part(drawn, 30, 58)
     report = compare_cpds(network, live, window=7)
-    assert report.live_clusters == 7
+    assert (report.live_clusters, report.live_rows) == (7, 7 * 200)
     assert report.first_cluster == "0051"
+    assert report.variables == compare_cpds(network, part(live, 21, 28)).variables
     assert report.flagged == (NODE,)
     assert abs(int(str(report.nodes[NODE].change_point)) - 48) <= 1
 
