@@ -206,7 +206,7 @@ def test_refit_changes_only_the_named_families() -> None:
 
 
 def test_refit_keeps_some_old_rows_as_a_prior() -> None:
-    """Where there are new rows ten old ones stay, in their proportions; where there are none, all; other families do."""
+    """Where there are new rows ten old ones stay, in their proportions; where there are none, all do."""
     old, new = sample(days=range(4)), sample(1, rows=300, days=range(4, 6))
     first = new.schema.index("rain")
     new = new.select(new.codes[first] == 0)  # no new row has the other state of the parent
