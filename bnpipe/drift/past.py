@@ -16,6 +16,8 @@ _FEWEST_WINDOWS: Final = 3
 _DRAWN: Final = 400
 _LEAST_SPREAD: Final = 0.2
 """Standard deviation of the nodes' inflations that is assumed at least."""
+_USUAL_SPREAD: Final = 2.0
+"""Standard deviation, about 1, of the inflation that is believed before the past is looked at."""
 _SPELLS: Final = 0.7
 """Relative standard error of what neighbours add, however long the reference: it saw a few spells, not all kinds."""
 
@@ -46,8 +48,8 @@ def inflations(samples: Mapping[str, FamilySample], size: int, seed: int) -> dic
         np.array([getattr(past, field) for past in raw.values()]) for field in ("ratio", "error", "share")
     )
     factors, factor_errors = _shrink(1.0 + (ratios - 1.0) / shares, errors, shares)
+    added = np.maximum(factors - 1.0, 0.0) * shares
     factors = np.maximum(1.0, factors + factor_errors)
-    added = (factors - 1.0) * shares
     degrees = 2.0 * (1.0 + added) ** 2 / ((shares * factor_errors) ** 2 + (_SPELLS * added) ** 2)
     found = {name: Inflation(float(f), float(d)) for name, f, d in zip(raw, factors, degrees, strict=True)}
     return dict.fromkeys(samples, NONE) | found
@@ -77,7 +79,7 @@ def _look_back(sample: FamilySample, size: int, rng: np.random.Generator) -> _Pa
 
 
 def _shrink(factors: Floats, errors: Floats, shares: Floats) -> tuple[Floats, Floats]:
-    """Pull factors towards their mean as far as their errors explain their spread; give posterior errors, too.
+    """Pull factors towards their mean, and that towards 1, as far as their errors reach; give posterior errors, too.
 
     Errors are relative to the ratios, so they are taken where the mean is: an estimate that is small by chance must not
     count for more.
@@ -86,7 +88,8 @@ def _shrink(factors: Floats, errors: Floats, shares: Floats) -> tuple[Floats, Fl
     for _ in range(3):
         each = errors * (1.0 + max(mean - 1.0, 0.0) * shares) / shares
         weights = 1.0 / each**2
-        mean = float((weights * factors).sum() / weights.sum())
+        believed = float(weights.sum()) + 1.0 / _USUAL_SPREAD**2
+        mean = (float((weights * factors).sum()) + 1.0 / _USUAL_SPREAD**2) / believed
     spread = max(float((weights * ((factors - mean) ** 2 - each**2)).sum() / weights.sum()), _LEAST_SPREAD**2)
     kept = spread / (spread + each**2)
-    return mean + kept * (factors - mean), np.sqrt(kept * each**2 + (1.0 - kept) ** 2 / weights.sum())
+    return mean + kept * (factors - mean), np.sqrt(kept * each**2 + (1.0 - kept) ** 2 / believed)

@@ -26,6 +26,8 @@ from bnpipe.drift.families import Bools, FamilySample, Floats
 _FEWEST_ROWS: Final = 5.0
 """Rows inside and outside the window that a configuration needs for a voice of its own."""
 _CELLS_AT_ONCE: Final = 2**22
+_ALARM: Final = 1e-4
+"""Tail in which one node of many alarms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +134,16 @@ def combine(
 
 
 def surprise(statistic: Floats, degrees: Floats, error_degrees: float = np.inf) -> Floats:
-    """Give ``-ln p`` of a chi-squared statistic; of F times its degrees where the error has few of its own."""
-    from scipy.special import chdtrc, fdtrc
+    """Give ``-ln p`` of a chi-squared statistic, which is divided first by what an uncertain error may make of it.
 
-    few = error_degrees < np.inf
-    tail = fdtrc(degrees, error_degrees, statistic / degrees) if few else chdtrc(degrees, statistic)
-    found: Floats = -np.log(np.maximum(tail, 1e-300))
+    The divisor is the ratio of the quantiles of F and chi-squared where alarms begin. Beyond, F itself would rank a
+    change that is plain below windows that hold half of it.
+    """
+    from scipy.special import chdtrc, chdtri, fdtri
+
+    if error_degrees < np.inf:
+        statistic = statistic / (degrees * fdtri(degrees, error_degrees, 1.0 - _ALARM) / chdtri(degrees, _ALARM))
+    found: Floats = -np.log(np.maximum(chdtrc(degrees, statistic), 1e-300))
     return found
 
 

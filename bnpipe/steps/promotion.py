@@ -76,8 +76,8 @@ def _settle(bench: Bench, version: Version, found: Release) -> tuple[str, str]:
     if decision.outcome in ("held", "refused"):
         superseded = any(verdict.outcome == "superseded" for verdict in decision.verdicts)
         return "superseded" if superseded else "held", decision.reason
-    if version.barred is not None:
-        return "held", f"version {version.number} is barred from promotion: {version.barred}"
+    if barred := _barred(registry, version):
+        return "held", barred
     if champion is not None and _ends_no_earlier(champion, version):
         return "superseded", f"champion {champion.number} was trained on a window that ends no earlier"
     challenger = registry.challenger(spec.name)
@@ -98,6 +98,17 @@ def _promote_unless_frozen(bench: Bench, version: Version, found: Release, reaso
     except PromotionRefused as refusal:
         return "held", str(refusal)
     return "promoted", reason
+
+
+def _barred(registry: Registry, version: Version) -> str:
+    """Say why a version must stay down, '' if nothing does: it is barred, or is the same network as one that is."""
+    if version.barred is not None:
+        return f"version {version.number} is barred from promotion: {version.barred}"
+    content = version.tags.get("bnpipe.content_hash")
+    for other in registry.versions(version.model):
+        if content and other.barred is not None and other.tags.get("bnpipe.content_hash") == content:
+            return f"version {version.number} is the same network as {other.number}, which is barred: {other.barred}"
+    return ""
 
 
 def _taken(reigned: Version) -> str:

@@ -42,7 +42,9 @@ def test_back_by_hand(reigns):
     assert entry.evidence == registry().run_url(bad.run_id)
     with pytest.raises(PromotionRefused, match="barred: rolled back by eve: complaints"):
         steps.promote_by_hand(model="clinic", version=2, actor="eve", reason="?")
-    assert train(clinic=reigns, at=LATER).outcome == "held"
+    twin = train(clinic=reigns, at=LATER)  # by its spec another training, by its content the same network
+    assert (twin.outcome, twin.version) == ("held", 3)
+    assert "is the same network as 2, which is barred: rolled back by eve" in twin.reason
     forced = steps.promote_by_hand(model="clinic", version=2, actor="eve", reason="it was fine", force=True)
     assert forced.outcome == "promoted"
 
