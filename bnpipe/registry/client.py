@@ -93,8 +93,9 @@ class Connection:
             try:
                 with self.translated():
                     return getattr(self.client, method)(*arguments, **options)
-            except RegistryUnavailable as error:
-                if code(error) != BUSY or attempt == ATTEMPTS:
+            except RegistryError as error:
+                met_another = code(error) == BUSY or (method.startswith("set_") and _collided(error))
+                if not met_another or attempt == ATTEMPTS:
                     raise
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
         raise AssertionError("unreachable")
@@ -218,6 +219,12 @@ def quoted(text: str) -> str:
         if quote not in text:
             return f"{quote}{text}{quote}"
     raise RegistryError(f"MLflow can't search for a name with both kinds of quotes: {text[:60]}")
+
+
+def _collided(error: RegistryError) -> bool:
+    """Whether two wrote a tag at once that was not there: MLflow looks, then inserts; said again it is an update."""
+    text = str(error.__cause__)
+    return "UNIQUE constraint failed" in text or "duplicate key value" in text or "Duplicate entry" in text
 
 
 def _is_silence(error: Exception) -> bool:
