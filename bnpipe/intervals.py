@@ -152,22 +152,25 @@ def family_uncertainty(name: str, counts: FamilyCounts) -> FamilyUncertainty:
     return FamilyUncertainty(name, effective, pseudo_count, supported, trust, influence)
 
 
-def intra_cluster_correlation(counts: Floats) -> float:
+def intra_cluster_correlation(*samples: Floats) -> float:
     """Estimate by moments how alike rows of one cluster are, all configurations of a family together; 0 to 1.
 
     Parameters
     ----------
-    counts : float64 (clusters, configurations, states)
+    *samples : float64 (clusters, configurations, states)
+        Counts. Of several samples each has shares of its own: a difference between them is no likeness.
     """
-    cluster_rows, total = counts.sum(axis=2), counts.sum(axis=0)
-    rows = np.maximum(total.sum(axis=1, keepdims=True), 1.0)
-    shares = total / rows
-    residuals = ((counts - shares * cluster_rows[:, :, None]) ** 2).sum(axis=2)
-    spread = (shares * (1.0 - shares)).sum(axis=1)
-    leverage = cluster_rows / rows[:, 0]
-    pairs = cluster_rows * (cluster_rows - 1.0)
-    excess = float((residuals - spread * cluster_rows * (1.0 - leverage)).sum())
-    scale = float((spread * (pairs - 2.0 * leverage * pairs + leverage**2 * pairs.sum(axis=0))).sum())
+    excess = scale = 0.0
+    for counts in samples:
+        cluster_rows, total = counts.sum(axis=2), counts.sum(axis=0)
+        rows = np.maximum(total.sum(axis=1, keepdims=True), 1.0)
+        shares = total / rows
+        residuals = ((counts - shares * cluster_rows[:, :, None]) ** 2).sum(axis=2)
+        spread = (shares * (1.0 - shares)).sum(axis=1)
+        leverage = cluster_rows / rows[:, 0]
+        pairs = cluster_rows * (cluster_rows - 1.0)
+        excess += float((residuals - spread * cluster_rows * (1.0 - leverage)).sum())
+        scale += float((spread * (pairs - 2.0 * leverage * pairs + leverage**2 * pairs.sum(axis=0))).sum())
     return min(max(excess / scale, 0.0), 1.0) if scale > 0 else 0.0
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnpipe.counts import FamilyCounts
+from bnpipe.intervals import intra_cluster_correlation
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -81,9 +82,8 @@ class FamilySample:
     @cached_property
     def correlation(self) -> float:
         """How alike rows of one cluster are; a difference between reference and live is no likeness."""
-        return pooled_correlation(
-            [part for part in (self.counts[: self.reference], self.counts[self.reference :]) if len(part) > 1]
-        )
+        parts = self.counts[: self.reference], self.counts[self.reference :]
+        return intra_cluster_correlation(*(part for part in parts if len(part) > 1))
 
     def past(self) -> FamilySample:
         """Keep the reference only."""
@@ -93,27 +93,6 @@ class FamilySample:
         """Keep only the last `window` live clusters."""
         chosen = np.r_[0 : self.reference, self.counts.shape[0] - window : self.counts.shape[0]]
         return FamilySample(self.name, self.counts[chosen], self.reference, self.configurations, self.states)
-
-
-def pooled_correlation(parts: list[Any]) -> float:
-    """Estimate the intra-cluster correlation by moments about each part's own shares; 0 to 1.
-
-    Parameters
-    ----------
-    parts : list of float64 (clusters, configurations, states)
-    """
-    excess = scale = 0.0
-    for counts in parts:
-        cluster_rows, total = counts.sum(axis=2), counts.sum(axis=0)
-        rows = np.maximum(total.sum(axis=1, keepdims=True), 1.0)
-        shares = total / rows
-        residuals = ((counts - shares * cluster_rows[:, :, None]) ** 2).sum(axis=2)
-        spread = (shares * (1.0 - shares)).sum(axis=1)
-        leverage = cluster_rows / rows[:, 0]
-        pairs = cluster_rows * (cluster_rows - 1.0)
-        excess += float((residuals - spread * cluster_rows * (1.0 - leverage)).sum())
-        scale += float((spread * (pairs - 2.0 * leverage * pairs + leverage**2 * pairs.sum(axis=0))).sum())
-    return min(max(excess / scale, 0.0), 1.0) if scale > 0 else 0.0
 
 
 def rng_of(name: str, seed: int) -> np.random.Generator:
