@@ -38,7 +38,7 @@ def inflations(samples: Mapping[str, FamilySample], size: int, seed: int) -> dic
     chance counts as usual. It can only enlarge what clusters have in common, so from the ratio r of the statistics of
     neighbours and of random windows the factor is 1 + (r - 1) / s, where s is the clusters' share of the variance.
     A reference holds few such windows, so nodes borrow from each other as far as they agree (empirical Bayes). One
-    standard error is added, and what stays uncertain becomes the degrees of freedom of an F statistic.
+    standard error is added; what stays uncertain are degrees of freedom, see :func:`bnpipe.drift.windows.surprise`.
     """
     looked = {name: _look_back(sample, size, rng_of(name, seed)) for name, sample in samples.items()}
     raw = {name: past for name, past in looked.items() if past is not None}
