@@ -205,6 +205,9 @@ class Wire:
                     time.sleep(delay)
                     uploading.clear()
                 to.sendall(data)
+        for end in (source, to):  # a server that ends an idle connection must end it for the client too
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def test_an_upload_that_is_answered_late(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
