@@ -34,6 +34,24 @@ settings.load_profile("bnpipe")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# The longest first, so that no worker of xdist is left alone with one of them at the end.
+FIRST = ("demo/test_retrain.py", "airflow", "demo", "deploy")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let xdist keep the order of the files; by itself it takes those with the fewest tests last, here the longest."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move long files to the front; the rest stays as pytest-randomly has shuffled it."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    tests = REPOSITORY / "tests"
+    return next((place for place, name in enumerate(FIRST) if item.path.is_relative_to(tests / name)), len(FIRST))
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
