@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, BaseOperatorLink, CronTriggerTimetable, chain
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperatorLink, chain
 from airflow.sdk.exceptions import AirflowSkipException
 
-from bnpipe.airflow.alerts import after_failure
-from bnpipe.airflow.forms import LookRequest, actor_of, announced_end, drift_form, moment_of
+from bnpipe.airflow.dags import BeginOperator, daily, drift_dag_id, model_dag, train_dag_id
+from bnpipe.airflow.forms import LookRequest, announced_end, drift_form, moment_of
 from bnpipe.airflow.plugin import TAB
 from bnpipe.airflow.specs import models
-from bnpipe.airflow.tasks import (
-    DRIFT_PREFIX,
-    SNAPSHOT,
-    Kind,
-    MlflowRunLink,
-    StepOperator,
-    as_xcom,
-    connection_in_environment,
-    refusal_in_mlflow,
-    retry_settings,
-    run_key,
-    run_url,
-    short_errors,
-)
-from bnpipe.airflow.train import train_dag_id
+from bnpipe.airflow.tasks import Kind, MlflowRunLink, StepOperator, run_url
 
 if TYPE_CHECKING:
     from bnpipe.config import ModelSpec
@@ -48,11 +34,6 @@ def drift_dags() -> dict[str, DAG]:
     return {dag.dag_id: dag for dag in made}
 
 
-def drift_dag_id(name: str) -> str:
-    """Name the drift Dag of a model."""
-    return f"{DRIFT_PREFIX}{name}"
-
-
 def live_asset(name: str) -> Asset:
     """Give the asset by which an outside system announces live rows; an event's extra may say ``to``."""
     return Asset(f"live rows of {name}", uri=f"bnpipe://live/{name}", group="bnpipe")
@@ -67,23 +48,24 @@ def drift_dag(spec: ModelSpec, path: Path) -> DAG:
     from bnpipe.config.builders import drift_of
 
     drift = drift_of(spec)
-    dag = DAG(
+    dag = model_dag(
         drift_dag_id(spec.name),
+        "drift",
+        spec,
         description=f"Compare live rows of {spec.name} with its champion, and act on what changed"[:200],
         doc_md=_document(spec, drift),
         schedule=_timetable(spec, drift),
-        catchup=False,
         max_active_runs=1,
         params=drift_form(spec),
-        tags=["bnpipe", "drift", spec.name],
-        default_args={"owner": spec.owner, "on_failure_callback": after_failure(spec.name), **retry_settings()},
     )
     with dag:
         act = ActOperator()
         report = LookOperator(verb="report", doc_md="Write the page of the look and end its MLflow run.")
         report.returns_dag_result = True
         chain(
-            LookSnapshotOperator(spec_path=str(path)),
+            LookSnapshotOperator(
+                spec_path=str(path), doc_md="Read the live rows once and keep them, with the champion of the moment."
+            ),
             LookOperator(
                 verb="validate", doc_md="Great Expectations over the tested days; bad data are held, not learned."
             ),
@@ -110,55 +92,17 @@ def report_url(ti: Any) -> str:
     return f"{run_url(ti)}/plugin/{TAB}"
 
 
-class LookSnapshotOperator(BaseOperator):
-    """Freeze what this run looks at; every later task reads only that.
+class LookSnapshotOperator(BeginOperator):
+    """Freeze what this run looks at."""
 
-    Parameters
-    ----------
-    spec_path : str
-        The YAML file.
-
-    Returns
-    -------
-    dict
-        The look's reference: model, key, MLflow run, actor.
-    """
-
-    ui_color = "#e8f1fb"
     operator_extra_links = (MlflowRunLink(), ReportLink())
+    verb = "look_snapshot"
 
-    def __init__(self, *, spec_path: str, **kwargs: Any) -> None:
-        super().__init__(
-            task_id=SNAPSHOT, doc_md="Read the live rows once and keep them, with the champion of the moment.", **kwargs
-        )
-        self.spec_path = spec_path
-
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Take the snapshot."""
-        from bnpipe import steps
-        from bnpipe.config import load_spec
-
-        run = context["dag_run"]
-        path = Path(self.spec_path)
-        with short_errors(context):
-            with refusal_in_mlflow(context):
-                asked = LookRequest.of(context["params"])
-                spec = load_spec(path)
-                at = moment_of(spec, run, asked.end or announced_end(context), live=True)
-            log.info("%s: as of %s, started by %s", spec.name, at, actor_of(run))
-            with connection_in_environment(spec.source.connection):
-                look = steps.look_snapshot(
-                    spec=path,
-                    at=at,
-                    start=asked.start,
-                    actions=asked.actions,
-                    reason=asked.reason,
-                    run_key=run_key(run),
-                    actor=actor_of(run),
-                    airflow_run=run_key(run),
-                    run_url=run_url(context["ti"]),
-                )
-        return as_xcom(look)
+    def asked(self, context: Any, spec: ModelSpec) -> tuple[ModelSpec, datetime | date, dict[str, Any]]:
+        """Read the form, and the events that announced rows."""
+        form = LookRequest.of(context["params"])
+        at = moment_of(spec, context["dag_run"], form.end or announced_end(context), live=True)
+        return spec, at, {"start": form.start, "actions": form.actions, "reason": form.reason}
 
 
 class LookOperator(StepOperator):
@@ -261,8 +205,7 @@ def _timetable(spec: ModelSpec, drift: DriftSpec) -> AssetOrTimeSchedule | list[
     live = live_asset(spec.name)
     if drift.schedule is None:
         return [live]
-    cron = CronTriggerTimetable(drift.schedule, timezone=spec.source.time_zone, interval=timedelta(days=1))
-    return AssetOrTimeSchedule(timetable=cron, assets=(live,))
+    return AssetOrTimeSchedule(timetable=daily(drift.schedule, spec), assets=(live,))
 
 
 _DOCUMENT = """# Drift of {name}

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from datetime import timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, chain
+from airflow.sdk import DAG, BaseOperator, chain
 from airflow.sdk.exceptions import AirflowSkipException
 
-from bnpipe.airflow.alerts import after_failure
-from bnpipe.airflow.forms import actor_of, moment_of, overrides_of, training_form
+from bnpipe.airflow.dags import BeginOperator, daily, model_dag, train_dag_id
+from bnpipe.airflow.forms import moment_of, overrides_of, training_form
 from bnpipe.airflow.release import release_dag_id
 from bnpipe.airflow.specs import Model, models
-from bnpipe.airflow.tasks import (
-    SNAPSHOT,
-    TRAIN_PREFIX,
-    MlflowRunLink,
-    StepOperator,
-    as_xcom,
-    connection_in_environment,
-    refusal_in_mlflow,
-    retry_settings,
-    run_key,
-    run_url,
-    short_errors,
-)
+from bnpipe.airflow.tasks import StepOperator, short_errors
 
 if TYPE_CHECKING:
     from bnpipe.config import ModelSpec
     from bnpipe.errors import SpecError
-
-log = logging.getLogger("bnpipe.airflow")
 
 VERBS = {
     "validate": "Great Expectations over the snapshot; a critical failure ends the run.",
@@ -55,82 +40,42 @@ def train_dags() -> dict[str, DAG]:
     return {dag.dag_id: dag for dag in made}
 
 
-def train_dag_id(name: str) -> str:
-    """Name the training Dag of a model."""
-    return f"{TRAIN_PREFIX}{name}"
-
-
 def train_dag(spec: ModelSpec, path: Path) -> DAG:
     """Make the training Dag of one spec.
 
     Runs of several dates may overlap: each training has its own key, and an older window never replaces a newer
     champion.
     """
-    dag = DAG(
+    dag = model_dag(
         train_dag_id(spec.name),
+        "train",
+        spec,
         description=_first_line(spec.description),
         doc_md=_document(spec, path),
-        schedule=_timetable(spec),
-        catchup=False,
+        schedule=None if spec.schedule is None else daily(spec.schedule, spec),
         max_active_runs=3,
         params=training_form(spec),
-        tags=["bnpipe", "train", spec.name],
-        default_args={"owner": spec.owner, "on_failure_callback": after_failure(spec.name), **retry_settings()},
     )
     with dag:
         verbs = [StepOperator(verb=verb, doc_md=about) for verb, about in VERBS.items()]
         verbs[-1].returns_dag_result = True
-        chain(SnapshotOperator(spec_path=str(path)), *verbs, AskForApproval(model=spec.name))
+        begin = SnapshotOperator(
+            spec_path=str(path), doc_md="Read the window's rows once and keep them, addressed by content."
+        )
+        chain(begin, *verbs, AskForApproval(model=spec.name))
     return dag
 
 
-class SnapshotOperator(BaseOperator):
-    """Freeze what this run learns from; every later task reads only that.
+class SnapshotOperator(BeginOperator):
+    """Freeze what this run learns from."""
 
-    Parameters
-    ----------
-    spec_path : str
-        The YAML file.
+    verb = "snapshot"
 
-    Returns
-    -------
-    dict
-        The training's reference: model, key, MLflow run, actor.
-    """
-
-    ui_color = "#e8f1fb"
-    operator_extra_links = (MlflowRunLink(),)
-
-    def __init__(self, *, spec_path: str, **kwargs: Any) -> None:
-        super().__init__(
-            task_id=SNAPSHOT, doc_md="Read the window's rows once and keep them, addressed by content.", **kwargs
-        )
-        self.spec_path = spec_path
-
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Take the snapshot."""
-        from bnpipe import steps
-        from bnpipe.config import load_spec
-
-        run = context["dag_run"]
-        path = Path(self.spec_path)
-        with short_errors(context):
-            with refusal_in_mlflow(context):
-                overrides = overrides_of(context["params"])
-                spec = load_spec(path).apply(overrides)
-                at = moment_of(spec, run, overrides.end)
-            log.info("%s: as of %s, started by %s", spec.name, at, actor_of(run))
-            with connection_in_environment(spec.source.connection):
-                training = steps.snapshot(
-                    spec=path,
-                    at=at,
-                    overrides=overrides,
-                    run_key=run_key(run),
-                    actor=actor_of(run),
-                    airflow_run=run_key(run),
-                    run_url=run_url(context["ti"]),
-                )
-        return as_xcom(training)
+    def asked(self, context: Any, spec: ModelSpec) -> tuple[ModelSpec, datetime | date, dict[str, Any]]:
+        """Read the form."""
+        overrides = overrides_of(context["params"])
+        spec = spec.apply(overrides)
+        return spec, moment_of(spec, context["dag_run"], overrides.end), {"overrides": overrides}
 
 
 class AskForApproval(TriggerDagRunOperator):
@@ -193,13 +138,6 @@ class RaiseSpecError(BaseOperator):
 
         with short_errors(context):
             raise SpecError(self.message)
-
-
-def _timetable(spec: ModelSpec) -> CronTriggerTimetable | None:
-    """Give the spec's cron with a data interval of a day; without `interval` it would have no length."""
-    if spec.schedule is None:
-        return None
-    return CronTriggerTimetable(spec.schedule, timezone=spec.source.time_zone, interval=timedelta(days=1))
 
 
 _DOCUMENT = """# {name}
