@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from bnpipe.config import ModelSpec
 from bnpipe.data import Dataset
-from bnpipe.errors import FormatError
 from bnpipe.network import Network
 from bnpipe.schema import Schema
 from bnpipe.source import Window, find_time_zone
+from bnpipe.steps.recipe import key_of, read_fields
 from bnpipe.steps.training import Reference, Shelf
 from bnpipe.store import Snapshot
 
@@ -180,7 +179,7 @@ class LookRecipe:
             "snapshot": self.snapshot and self.snapshot.fingerprint,
             "champion": self.champion and self.champion.number,
         }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return key_of(identity)
 
     def _fields(self) -> dict[str, Any]:
         return {
@@ -210,11 +209,7 @@ class LookRecipe:
         FormatError
             Written by a newer bnpipe, or not by bnpipe.
         """
-        fields = json.loads(text)
-        if fields.get("format", FORMAT + 1) > FORMAT:
-            raise FormatError(
-                f"look.json has format {fields.get('format')}, this bnpipe reads up to {FORMAT}; upgrade bnpipe"
-            )
+        fields = read_fields(text, "look.json", FORMAT)
         return cls(
             spec=ModelSpec.from_resolved(json.dumps(fields["spec"])),
             window=LiveWindow.from_dict(fields["window"]),

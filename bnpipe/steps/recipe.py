@@ -57,7 +57,7 @@ class Recipe:
     def training_key(self) -> str:
         """SHA-256 over everything above; the snapshot counts by its fingerprint, not by where it lies."""
         identity = {**self._fields(), "snapshot": self.snapshot.fingerprint}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return key_of(identity)
 
     def _fields(self) -> dict[str, Any]:
         fields = {
@@ -83,11 +83,7 @@ class Recipe:
         FormatError
             Written by a newer bnpipe, or not by bnpipe.
         """
-        fields = json.loads(text)
-        if fields.get("format", FORMAT + 1) > FORMAT:
-            raise FormatError(
-                f"training.json has format {fields.get('format')}, this bnpipe reads up to {FORMAT}; upgrade bnpipe"
-            )
+        fields = read_fields(text, "training.json", FORMAT)
         parents = fields["parents"]
         return cls(
             spec=ModelSpec.from_resolved(json.dumps(fields["spec"])),
@@ -98,6 +94,25 @@ class Recipe:
             code_version=fields["code_version"],
             refit=tuple(fields["refit"]) if "refit" in fields else None,
         )
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """Hash JSON-ready fields by SHA-256, whatever their order."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def read_fields(text: str, name: str, newest: int) -> dict[str, Any]:
+    """Read a file that says its format.
+
+    Raises
+    ------
+    FormatError
+        Written by a newer bnpipe, or not by bnpipe.
+    """
+    fields: dict[str, Any] = json.loads(text)
+    if fields.get("format", newest + 1) > newest:
+        raise FormatError(f"{name} has format {fields.get('format')}, this bnpipe reads up to {newest}; upgrade bnpipe")
+    return fields
 
 
 @cache
