@@ -34,7 +34,7 @@ from bnpipe.parameters import fit, refit
 from bnpipe.schema import MISSING
 from bnpipe.source import Connection, find_time_zone, read_window
 from bnpipe.steps.learning import OLD_ROWS
-from bnpipe.steps.reaction import LEAST_REFIT_DAYS
+from bnpipe.steps.situation import LEAST_REFIT_DAYS, proof_of
 from bnpipe.store import load_dataset, load_frame
 from bnpipe.structure import learn_structure
 from bnpipe.verdict import Verdict
@@ -207,11 +207,22 @@ class Year:
             return [Event("roll back", "done", decision.reason)]
         if decision.action == "relearn":
             return [self._promoted("relearn", self.trained(end), reign, day)]
-        since = (
-            self.data.cluster_labels.index(decision.since) if decision.since else end - self.spec.drift_rule().window
-        )
-        challenger = self._refitted(reign.champion, decision.families, min(since, end - LEAST_REFIT_DAYS), end)
+        challenger = self._refitted(reign.champion, decision.families, self._since(decision.since, end), end)
         return [self._promoted("refit", challenger, reign, day, decision.families)]
+
+    def _since(self, label: str | None, end: int) -> int:
+        """Give the first day of a refit's rows."""
+        since = self.data.cluster_labels.index(label) if label else end - self.spec.drift_rule().window
+        return min(since, end - LEAST_REFIT_DAYS)
+
+    def _proof(self, report: DriftReport | None, end: int) -> release.Proof | None:
+        """Say what a refit would be proved on; each day of the year has rows."""
+        if report is None or not report.flagged:
+            return None
+        new_year = date(YEAR, 1, 1)
+        since = new_year + timedelta(self._since(release.earliest_change(report), end))
+        days = self.spec.refit_window_at(new_year + timedelta(end), since).held_out_days
+        return proof_of(self.spec, since, new_year + timedelta(end), clusters=days)
 
     def _promoted(self, did: Did, challenger: Version, reign: Reign, day: int, families: tuple[str, ...] = ()) -> Event:
         """Put a challenger on the throne if the rule says so; it reigns from the next midnight on."""
@@ -273,6 +284,7 @@ class Year:
             against_predecessor=comparison,
             past_losses=losses,
             days_since_action=None if reign.acted is None else float(end - reign.acted),
+            proof=self._proof(report, end),
         )
 
     def _backward(self, predecessor: Version, champion: Version, start: int, end: int) -> evaluation.Comparison | None:

@@ -85,11 +85,16 @@ def test_only_ways_that_act_refit(replayed):
     assert all(event.families == ("lamp",) for event in refits)
 
 
-def test_actions_cool_down(replayed):
-    """Two actions would lie fewer than seven days apart."""
-    asked = _mornings(replayed, "drift", "refit", "held") + _mornings(replayed, "drift", "refit", "promote")
-    assert len(asked) >= 2
-    assert np.diff(sorted(asked)).min() >= 7
+def test_a_refit_waits_until_it_can_be_proved(replayed):
+    """Looks in between would begin one that must be held, or none would come once ten days can prove it."""
+    waited = _mornings(replayed, "drift", "wait", "nothing")
+    [promoted] = _mornings(replayed, "drift", "refit", "promote")
+    assert not _mornings(replayed, "drift", "refit", "held")
+    assert waited
+    assert waited == list(range(waited[0], promoted))
+    assert abs(promoted - (CHANGED - FIRST + 14 + 1)) <= 1  # a lag of one day; a change dated a day off
+    date_told = str(date(2013, 1, 1) + timedelta(FIRST + promoted))
+    assert f"the look of {date_told} can have as many" in replayed[waited[-1]]["drift"].events[0].reason
 
 
 def _day(place: int, nats: float = -1.0, *, rows: int = 10, flags=(), events=()) -> Day:

@@ -159,6 +159,7 @@ def reaction_rule(spec: ModelSpec) -> ReactionRule:
         looks_per_year=drift.looks_per_year,
         youth=drift.youth,
         cool_down=drift.cool_down,
+        proof_clusters=spec.promotion.min_clusters,
     )
 
 

@@ -15,7 +15,7 @@ from bnpipe.release.promotion import (
     decide_promotion,
     judge,
 )
-from bnpipe.release.reaction import Action, DriftDecision, DriftSituation, ReactionRule, react
+from bnpipe.release.reaction import Action, DriftDecision, DriftSituation, Proof, ReactionRule, earliest_change, react
 
 __all__ = [
     "MOST_CLUSTERS",
@@ -28,10 +28,12 @@ __all__ = [
     "PromotionDecision",
     "PromotionOutcome",
     "PromotionRule",
+    "Proof",
     "ReactionRule",
     "absolute_gates",
     "clusters_to_decide",
     "decide_promotion",
+    "earliest_change",
     "judge",
     "react",
 ]

@@ -39,6 +39,8 @@ class ReactionRule:
         Fewest matured clusters since the promotion for a rollback.
     cool_down : int
         Days after a refit, relearning or rollback during which nothing is learned anew.
+    proof_clusters : int
+        Fewest clusters that a promotion is decided on: a refit with fewer to prove it would be held, and is not begun.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class ReactionRule:
     youth: int = 28
     min_clusters: int = 7
     cool_down: int = 7
+    proof_clusters: int = 10
 
     def __post_init__(self) -> None:
         if not self.rope > 0:
@@ -69,6 +72,25 @@ class ReactionRule:
     def alpha(self) -> float:
         """One-sided error of one look."""
         return min(self.rollbacks_per_year / self.looks_per_year, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a refit on rows since the earliest change-point would be learned from and proved on.
+
+    Parameters
+    ----------
+    clusters : int
+        To prove it on.
+    learned_until : str or None
+        Label of the first cluster that it would not learn from; None where clusters are in no order of time.
+    ready : str or None
+        Day of the first look with enough clusters, as far as is known now; None: nobody can say, or never.
+    """
+
+    clusters: int
+    learned_until: str | None = None
+    ready: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +119,8 @@ class DriftSituation:
         Since the last refit, relearning or rollback; None: there was none.
     retrain_running : bool
         Whether a training of this network runs or waits.
+    proof : Proof or None
+        Of a refit, if it were begun now; None where no node is flagged.
     """
 
     validation: tuple[Verdict, ...]
@@ -109,6 +133,7 @@ class DriftSituation:
     frozen: str | None = None
     days_since_action: float | None = None
     retrain_running: bool = False
+    proof: Proof | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +204,10 @@ def react(situation: DriftSituation, rule: ReactionRule) -> DriftDecision:
 
     In this order: bad data are held and never learned; a young champion whose predecessor is better goes back to it;
     an arc that the graph lacks and that won on later live clusters asks for a new graph; flagged nodes whose graph
-    still fits ask for new parameters. Neither is learned while cooling down or while a training runs. A frozen model,
-    and ``actions: advise``, get the same decision as advice. Nodes that are unknown never act alone.
+    still fits ask for new parameters. Neither is learned while cooling down or while a training runs, and no refit is
+    begun that too few clusters could prove, nor one of a node that changed only after the days it would be learned
+    from. A frozen model, and ``actions: advise``, get the same decision as advice. Nodes that are unknown never act
+    alone.
 
     The predecessor is better if the mean of d over clusters since the promotion lies above `rope` by the bound of
     :func:`~bnpipe.release.judge` at ``rule.alpha``, or if d of every cluster is above `rope` and above all that was
@@ -278,13 +305,37 @@ def _learn(situation: DriftSituation, report: DriftReport, rule: ReactionRule) -
     if arcs:
         reason = f"{found}. The graph no longer fits, so it is to be learned anew."
         return DriftDecision("relearn", False, reason, alert=True)
-    points = order_labels(point for point in (report.nodes[name].change_point for name in flagged) if point)
-    since = points[0] if points else None
-    reason = (
-        f"{found}. The graph still fits, so {'these families are' if flagged[1:] else 'this family is'} to be refitted"
-    )
-    reason += f" on rows since {since}." if since else "."
-    return DriftDecision("refit", False, reason, families=flagged, since=since, alert=True)
+    return _refit(situation.proof, report, rule, found)
+
+
+def _refit(proof: Proof | None, report: DriftReport, rule: ReactionRule, found: str) -> DriftDecision:
+    """Refit what changed before the days that would be learned from end, if enough days are left to prove it."""
+    if proof is not None and proof.clusters < rule.proof_clusters:
+        when = f"; the look of {proof.ready} can have as many" if proof.ready else ""
+        few = f"a refit could be proved on {proof.clusters} clusters only, and {rule.proof_clusters} decide{when}"
+        return DriftDecision("nothing", False, f"{found}. Nothing is learned now: {few}.", alert=True)
+    until = None if proof is None else proof.learned_until
+    late = [name for name in report.flagged if until and not _before(report.nodes[name].change_point, until)]
+    families = tuple(name for name in report.flagged if name not in late) or report.flagged
+    since = earliest_change(report)
+    reason = f"{found}. The graph still fits, so "
+    if len(families) < len(report.flagged):
+        reason += f"{shorten(families)} {'are' if families[1:] else 'is'} to be refitted"
+    else:
+        reason += f"{'these families are' if families[1:] else 'this family is'} to be refitted"
+    reason += f" on rows since {since}" if since else ""
+    reason += f"; {shorten(late)} changed later than those learned from" if len(families) < len(report.flagged) else ""
+    return DriftDecision("refit", False, f"{reason}.", families=families, since=since, alert=True)
+
+
+def _before(point: str | None, until: str) -> bool:
+    return point is None or order_labels((point, until))[0] != until
+
+
+def earliest_change(report: DriftReport) -> str | None:
+    """Give the label of the earliest change-point among the flagged nodes; None if none is dated."""
+    points = (report.nodes[name].change_point for name in report.flagged)
+    return next(iter(order_labels(point for point in points if point)), None)
 
 
 def _wait(situation: DriftSituation, rule: ReactionRule) -> str:

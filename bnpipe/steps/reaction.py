@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bnpipe.errors import PromotionRefused, VersionNotFound
 from bnpipe.registry import Registry
 from bnpipe.steps.live import Champion, Look, LookBench, Obstacle
-from bnpipe.steps.situation import ACTED_TAG, situation_of
+from bnpipe.steps.situation import ACTED_TAG, refit_since, situation_of
 from bnpipe.steps.training import Record, step
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from bnpipe.release import DriftDecision
 
 log = logging.getLogger("bnpipe.steps")
-
-LEAST_REFIT_DAYS = 3
-"""Days that a refit has at least, to learn from and to be proved on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,17 +198,8 @@ def _conf(bench: LookBench, champion: Champion) -> dict[str, Any]:
     conf = {"reason": f"drift: {decision.reason}"[:1000], "end": str(window.end.date())}
     if decision.action == "relearn":
         return conf
-    latest = window.end.date() - timedelta(days=LEAST_REFIT_DAYS)
-    since = min(_day_of(bench, decision.since), latest)
+    since = refit_since(bench.recipe, decision.since)
     return conf | {"refit": list(decision.families), "since": str(since), "refit_of": champion.number}
-
-
-def _day_of(bench: LookBench, label: str | None) -> date:
-    """Give the day that a cluster is; where clusters are no days, the first that was tested."""
-    recipe = bench.recipe
-    if label is None or recipe.spec.source.cluster is not None:
-        return recipe.window.tested.date()
-    return date.fromisoformat(label)
 
 
 def look_report(look: Look) -> LookReported:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
+from bnpipe.config import ModelSpec
 from bnpipe.errors import VersionNotFound
 from bnpipe.registry import Registry
 from bnpipe.source import find_time_zone
-from bnpipe.steps.live import Champion, LiveWindow, LookBench
+from bnpipe.steps.live import Champion, LiveWindow, LookBench, LookRecipe
 
 if TYPE_CHECKING:
     from bnpipe.evaluation import Comparison
     from bnpipe.network import Network
     from bnpipe.registry import Version
-    from bnpipe.release import DriftSituation
+    from bnpipe.release import DriftSituation, Proof
 
 log = logging.getLogger("bnpipe.steps")
 
 ACTED_TAG = "bnpipe.acted"
 KEY_TAG = "bnpipe.look_key"
 WINDOW_END_TAG = "bnpipe.window_end"
+LEAST_REFIT_DAYS = 3
+"""Days that a refit has at least, to learn from and to be proved on."""
 
 
 def situation_of(bench: LookBench, champion: Champion, *, retrain_running: bool) -> DriftSituation:
@@ -47,7 +50,49 @@ def situation_of(bench: LookBench, champion: Champion, *, retrain_running: bool)
         frozen=registry.frozen(model),
         days_since_action=_days_since_action(bench),
         retrain_running=retrain_running,
+        proof=_proof(bench),
     )
+
+
+def refit_since(recipe: LookRecipe, label: str | None) -> date:
+    """Say from which day on a refit has rows: that of a cluster; the first tested where no cluster is a day."""
+    window = recipe.window
+    latest = window.end.date() - timedelta(days=LEAST_REFIT_DAYS)
+    if label is None or recipe.spec.source.cluster is not None:
+        return min(window.tested.date(), latest)
+    return min(date.fromisoformat(label), latest)
+
+
+def _proof(bench: LookBench) -> Proof | None:
+    from bnpipe.release import earliest_change
+
+    recipe, report = bench.recipe, bench.report
+    if report is None or not report.flagged:
+        return None
+    since, end = refit_since(recipe, earliest_change(report)), recipe.window.end.date()
+    begin = recipe.spec.refit_window_at(end, since).train_end
+    held = int(bench.live_frame(("_cluster",), start=begin)["_cluster"].nunique())
+    return proof_of(recipe.spec, since, end, clusters=held)
+
+
+def proof_of(spec: ModelSpec, since: date, end: date, *, clusters: int) -> Proof:
+    """Say what a refit on the days ``[since, end)`` would be proved on.
+
+    Parameters
+    ----------
+    clusters : int
+        Those that have rows in the days held out.
+    """
+    from bnpipe.release import Proof
+
+    if spec.source.cluster is not None:
+        return Proof(clusters)
+    window, drift = spec.refit_window_at(end, since), spec.drift_rule()
+    needed = spec.promotion.min_clusters + window.held_out_days - clusters  # days without rows prove nothing
+    later = (end + timedelta(days=days) for days in range(1, 2 * needed))
+    enough = next((day for day in later if spec.refit_window_at(day, since).held_out_days >= needed), None)
+    lag = timedelta(days=spec.source.lag if drift.label_lag is None else drift.label_lag)
+    return Proof(clusters, str(window.train_end.date()), str(enough + lag) if enough else None)
 
 
 def reign_begin(registry: Registry, model: str, champion: Champion, window: LiveWindow) -> datetime:

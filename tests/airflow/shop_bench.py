@@ -32,7 +32,7 @@ structure:
   max_parents: 2
   tiers: [[weather, age], [basket], [back]]
 gates: {{min_rows: 200}}
-promotion: {{policy: auto, rope: 0.5}}
+promotion: {{policy: auto, rope: 0.5, min_clusters: 4}}
 schedule: "0 3 * * *"
 """
 

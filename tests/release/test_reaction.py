@@ -11,7 +11,7 @@ import pytest
 from bnpipe.drift import AddedArc, DriftReport, NodeDrift
 from bnpipe.errors import FormatError, SpecError
 from bnpipe.evaluation import Comparison
-from bnpipe.release import DriftDecision, DriftSituation, ReactionRule, react
+from bnpipe.release import DriftDecision, DriftSituation, Proof, ReactionRule, react
 from bnpipe.release.bounds import error_factor
 from bnpipe.verdict import Verdict
 
@@ -89,6 +89,12 @@ REWIRED = replace(QUIET, report=report(CALM, LATE, arcs=(ARC,)))
         (replace(DRIFTED, retrain_running=True), "nothing", True),
         (replace(REWIRED, retrain_running=True), "nothing", True),
         (replace(QUIET, retrain_running=True, days_since_action=1.0), "nothing", False),
+        # a refit that nobody could judge yet
+        (replace(DRIFTED, proof=Proof(9, "2026-06-10", "2026-06-17")), "nothing", True),
+        (replace(DRIFTED, proof=Proof(9)), "nothing", True),
+        (replace(DRIFTED, proof=Proof(10, "2026-06-10", None)), "refit", True),
+        (replace(REWIRED, proof=Proof(2)), "relearn", True),  # a whole training has days enough
+        (replace(TORN, proof=Proof(2)), "roll back", True),
         # without a way back
         (replace(TORN, predecessor=None), "refit", True),
         (replace(TORN, against_predecessor=None), "refit", True),
@@ -153,6 +159,29 @@ def test_a_refit_names_its_families_and_the_earliest_change() -> None:
 
 
 @pytest.mark.parametrize(
+    ("until", "families"),
+    [
+        (None, ("late", "delay")),
+        ("2013-06-10", ("late", "delay")),
+        ("2013-06-09", ("delay",)),  # the first day it would not learn from
+        ("2013-06-04", ("delay",)),
+        ("2013-06-03", ("late", "delay")),  # too short a window to tell them apart
+    ],
+)
+def test_a_refit_leaves_out_what_changed_after_its_rows(until: str | None, families: tuple[str, ...]) -> None:
+    """A family counted anew on days before its change would be the old one, from fewer rows."""
+    decision = react(replace(DRIFTED, proof=Proof(10, until)), AUTO)
+    assert (decision.action, decision.families, decision.since) == ("refit", families, "2013-06-03")
+    assert all(name in decision.reason for name in ("late", "delay"))
+
+
+def test_a_refit_keeps_what_nothing_dates() -> None:
+    """A node without change-point is refitted with the others."""
+    undated = report(LATE, replace(DELAY, change_point=None))
+    assert react(replace(QUIET, report=undated, proof=Proof(10, "2013-06-20")), AUTO).families == ("late", "delay")
+
+
+@pytest.mark.parametrize(
     ("situation", "reason"),
     [
         (
@@ -167,6 +196,29 @@ def test_a_refit_names_its_families_and_the_earliest_change() -> None:
             (
                 "2 of 3 CPDs changed in total variation: late by 0.120 (p = 0.001), delay by 0.080 (p = 0.002). "
                 "Nothing is learned now: the last action was 3 days ago, and 7 must pass."
+            ),
+        ),
+        (
+            replace(DRIFTED, proof=Proof(6, "2013-06-07", "2013-06-18")),
+            (
+                "2 of 3 CPDs changed in total variation: late by 0.120 (p = 0.001), delay by 0.080 (p = 0.002). "
+                "Nothing is learned now: a refit could be proved on 6 clusters only, and 10 decide; the look of "
+                "2013-06-18 can have as many."
+            ),
+        ),
+        (
+            replace(DRIFTED, proof=Proof(6)),
+            (
+                "2 of 3 CPDs changed in total variation: late by 0.120 (p = 0.001), delay by 0.080 (p = 0.002). "
+                "Nothing is learned now: a refit could be proved on 6 clusters only, and 10 decide."
+            ),
+        ),
+        (
+            replace(DRIFTED, proof=Proof(10, "2013-06-07")),
+            (
+                "2 of 3 CPDs changed in total variation: late by 0.120 (p = 0.001), delay by 0.080 (p = 0.002). "
+                "The graph still fits, so delay is to be refitted on rows since 2013-06-03; late changed later than "
+                "those learned from."
             ),
         ),
         (

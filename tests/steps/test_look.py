@@ -112,11 +112,31 @@ def test_a_calm_week(trained):
 
 def test_one_changed_distribution_is_named_and_dated(changed):
     """The node whose CPD changed is flagged, alone, since the day it changed; the spec only asks for advice."""
-    found, decision = look(changed)
+    found, decision = look(changed, to=LONG_AFTER)
     assert report_of(found).flagged == ("treatment",)
     assert (decision.action, decision.advised_only, decision.families) == ("refit", True, ("treatment",))
     assert abs((date.fromisoformat(decision.since) - SINCE).days) <= 1
     assert registry().metrics(found.run_id)["drift.effect.treatment"] > 0.2
+
+
+@pytest.mark.parametrize("missing", [(), ("2026-03-14",)])
+def test_a_refit_waits_until_it_can_be_proved(changed, missing):
+    """A week after the change it would be held: it is told, with the day from which it will do; then it is begun.
+
+    A day without rows proves nothing.
+    """
+    changed.edit_rows(lambda frame: frame.iloc[:0], set(missing))
+    _, decision = look(changed, act=True)
+    assert (decision.action, decision.alert) == ("nothing", True)
+    proved = 5 - len(missing)
+    assert f"a refit could be proved on {proved} clusters only, and 10 decide" in decision.reason
+    ready = decision.reason.partition("the look of ")[2][:10]
+    assert len(registry().versions("clinic")) == 1
+    _, early = look(changed, to=date.fromisoformat(ready) - timedelta(days=1), act=True)
+    assert early.action == "nothing"
+    _, then = look(changed, to=date.fromisoformat(ready), act=True)
+    assert then.action == "refit"
+    assert registry().champion("clinic").number == 2
 
 
 def test_rows_the_champion_learned_from_are_not_live(trained):
@@ -244,18 +264,18 @@ def test_a_champion_that_bnpipe_did_not_make_is_told(trained):
 
 def test_advice_is_not_acted_on(changed):
     """With `actions: advise` the act says what was advised, and starts nothing."""
-    acted = run(begin(changed), *VERBS[:4])
+    acted = run(begin(changed, to=LONG_AFTER), *VERBS[:4])
     assert (acted.action, acted.done, acted.conf) == ("refit", False, None)
 
 
 def test_a_refit_is_started_by_its_conf(changed):
     """With `actions: auto` the conf names families, first day, end and the version that is kept; each time the same."""
     changed.edit_spec("history: 21d", "history: 21d, actions: auto")
-    found = begin(changed)
+    found = begin(changed, to=LONG_AFTER)
     acted = run(found, *VERBS[:4])
     assert acted.done
     assert acted.conf["refit"] == ["treatment"]
-    assert (acted.conf["end"], acted.conf["refit_of"]) == ("2026-03-15", 1)
+    assert (acted.conf["end"], acted.conf["refit_of"]) == ("2026-03-24", 1)
     assert steps.look_act(found) == acted
     assert Overrides.of(acted.conf).refit == ("treatment",)
 
@@ -276,7 +296,7 @@ def test_a_new_arc_asks_for_a_new_graph(trained):
 
 def test_a_refit_changes_the_flagged_family_alone(changed):
     """Every other family is byte for byte the champion's; the run shows it and the version can be rebuilt."""
-    look(changed, act=True)
+    look(changed, to=LONG_AFTER, act=True)
     one, two = registry().versions("clinic")
     before, after = registry().load_network(one), registry().load_network(two)
     assert after.schema == before.schema
@@ -318,11 +338,13 @@ def test_a_refit_needs_the_variables_it_keeps(trained):
 
 def test_another_look_waits_while_cooling_down(changed):
     """A day after a refit was begun the change is told and nothing is begun."""
-    look(changed, act=True)
-    _, decision = look(changed, to=TO + timedelta(days=1), act=True)
+    changed.edit_spec("policy: auto", "policy: manual")  # nobody promotes the refit, so the change stays
+    look(changed, to=LONG_AFTER, act=True)
+    _, decision = look(changed, to=LONG_AFTER + timedelta(days=1), act=True)
     assert (decision.action, decision.alert) == ("nothing", True)
+    assert "the last action was 1 days ago" in decision.reason
     assert len(registry().versions("clinic")) == 2
-    _, again = look(changed, act=True)
+    _, again = look(changed, to=LONG_AFTER, act=True)
     assert again.action == "refit"  # the look that acted does not stand in its own way
     assert len(registry().versions("clinic")) == 2
 
@@ -338,7 +360,7 @@ def test_nothing_is_begun_while_a_training_runs(changed):
 def test_a_frozen_model_is_only_advised(changed):
     """`bnpipe freeze` stands above `--act`."""
     registry().freeze("clinic", actor="ada", reason="audit")
-    _, decision = look(changed, act=True)
+    _, decision = look(changed, to=LONG_AFTER, act=True)
     assert (decision.action, decision.advised_only) == ("refit", True)
     assert len(registry().versions("clinic")) == 1
 
@@ -426,7 +448,7 @@ def test_the_champion_deleted_between_two_verbs(bad_champion, verb):
 def test_the_alias_changed_by_hand_before_the_act(changed, hand):
     """What was decided about one champion is not done to another; the act says so."""
     train(changed, at=date(2026, 3, 2), promotion="manual")
-    found = begin(changed, actions="auto")
+    found = begin(changed, to=LONG_AFTER, actions="auto")
     run(found, *VERBS[:3])
     client = registry().connection.client
     if hand == "removed":
@@ -446,11 +468,11 @@ def test_the_command_line_looks(changed, capsys):
     """It prints the table and the decision, and ends with 0 on a calm week, 1 on a changed one, 2 on misuse."""
     assert main(["drift", "clinic", "--to", "2026-03-08"]) == 0
     assert "0 of 5 CPDs changed" in capsys.readouterr().out
-    assert main(["drift", "clinic", "--from", "2026-03-08", "--to", "2026-03-15"]) == 1
+    assert main(["drift", "clinic", "--from", "2026-03-15", "--to", "2026-03-24"]) == 1
     out = capsys.readouterr().out
     assert "CHANGED" in out
     assert "refit (advice only)" in out
-    assert main(["drift", "clinic", "--to", "2026-03-15", "--json"]) == 1
+    assert main(["drift", "clinic", "--to", "2026-03-24", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["decision"]["families"] == ["treatment"]
     assert told["report"]["nodes"]["treatment"]["flagged"]
