@@ -8,28 +8,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from bnpipe.registry.canary import CanaryEntry, describe_canary
 from bnpipe.registry.client import Connection
 from bnpipe.registry.entries import ANY, GRACE, Anywhere, LedgerEntry, Reconciliation, Request, Sighting
 from bnpipe.registry.fallback import Fallback
-from bnpipe.registry.freezing import Freeze, Freezing
+from bnpipe.registry.freezing import Freeze
 from bnpipe.registry.ledger import CHAMPION, LEDGER_TAG, Ledger
 from bnpipe.registry.runs import Runs
+from bnpipe.registry.standings import Standing, Standings
 from bnpipe.registry.versions import Version
 
 __all__ = [
     "ANY",
     "Anywhere",
+    "CanaryEntry",
     "Freeze",
     "LedgerEntry",
     "Reconciliation",
     "Registry",
     "Sighting",
+    "Standing",
     "Version",
     "describe",
+    "describe_canary",
 ]
 
 
-class Registry(Runs, Fallback, Freezing):
+class Registry(Runs, Fallback, Standings):
     """Everything bnpipe asks of MLflow.
 
     Parameters
