@@ -74,7 +74,25 @@ def _parser() -> argparse.ArgumentParser:
     _learning_commands(add)
     _release_commands(add)
     _keeping_commands(add)
+    _serving_commands(add)
     return parser
+
+
+def _serving_commands(add: Add) -> None:
+    serve = add("serve", _serve, "answer questions over HTTP, by the champions of the registry")
+    serve.add_argument("--config", type=Path, metavar="FILE", help="default: config/serving.yaml, if there is one")
+    serve.add_argument("--host", help="address to listen on instead of the file's")
+    serve.add_argument("--port", type=int, help="0 takes a free one")
+    serve.add_argument("--workers", type=int, metavar="N", help="processes that answer")
+    serve.add_argument("--new-key", metavar="CLIENT", help="make a key for a caller, print it and what to write down")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from bnpipe.serving.commands import make_key, serve
+
+    if options.new_key is not None:
+        return make_key(options.new_key)
+    return serve(options.config, host=options.host, port=options.port, workers=options.workers)
 
 
 def _data_commands(add: Add) -> None:

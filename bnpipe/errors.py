@@ -19,8 +19,15 @@
     ├── GateFailed                an absolute gate said no; carries the verdicts
     ├── PromotionRefused          the alias was not moved, and why
     ├── PlatformError             a server of the demo did not start, died or did not answer in time
+    ├── JournalError              an answer could not be logged
     ├── StoreError                BNPIPE_STORE can't be read or written
     │   └── StoreUnavailable      it may be back in a minute                    (retryable)
+    ├── ServiceError              a request that `bnpipe serve` does not answer
+    │   ├── QuestionError         what was asked is not well formed, or does not fit the network
+    │   ├── AccessDenied          no key, an unknown one, or one that may not do this
+    │   ├── NotServed             no such model or version here
+    │   ├── ServiceBusy           too much is waiting, or the model fails             (retryable)
+    │   └── DeadlineExceeded      the answer would have come too late                 (retryable)
     └── RegistryError             MLflow answered no
         ├── RegistryUnavailable   MLflow did not answer                         (retryable)
         └── VersionNotFound       no such model, version or alias
@@ -176,6 +183,10 @@ class PlatformError(BnpipeError):
     """A server of the demo did not start, died or did not answer in time."""
 
 
+class JournalError(BnpipeError):
+    """An answer could not be logged, or the log can't be read."""
+
+
 class StoreError(BnpipeError):
     """BNPIPE_STORE can't be read or written."""
 
@@ -198,3 +209,63 @@ class RegistryUnavailable(RegistryError):
 
 class VersionNotFound(RegistryError):
     """No such model, version or alias."""
+
+
+class ServiceError(BnpipeError):
+    """A request that the service does not answer."""
+
+
+class QuestionError(ServiceError):
+    """What was asked is not well formed, or does not fit the network.
+
+    Parameters
+    ----------
+    at : str
+        Path of the part of the body that is meant, as ``rows[3].hour``; '' for the whole.
+    too_large : bool
+        Whether less of the same would be answered.
+    """
+
+    def __init__(self, message: str, *, at: str = "", too_large: bool = False) -> None:
+        self.at, self.too_large = at, too_large
+        super().__init__(message)
+
+
+class AccessDenied(ServiceError):
+    """No key, an unknown one, or one that may not do this.
+
+    Parameters
+    ----------
+    known : bool
+        Whether we know who asks.
+    """
+
+    def __init__(self, message: str, *, known: bool) -> None:
+        self.known = known
+        super().__init__(message)
+
+
+class NotServed(ServiceError):
+    """No such model or version here."""
+
+
+class ServiceBusy(ServiceError):
+    """Too much is waiting, or the model fails.
+
+    Parameters
+    ----------
+    retry_after : float
+        Seconds after which to ask again.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer would have come too late."""
+
+    retryable = True

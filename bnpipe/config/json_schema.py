@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+
 from bnpipe.config.spec import ModelSpec
 
 
 def json_schema() -> dict[str, Any]:
     """Generate the JSON schema of ``config/models/*.yaml``."""
-    schema: dict[str, Any] = _plain(_generated())
+    schema: dict[str, Any] = _plain(_generated(ModelSpec))
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "bnpipe network"
     schema["description"] = "One network of bnpipe: where its rows come from, its variables, what it must beat."
@@ -19,8 +21,8 @@ def json_schema() -> dict[str, Any]:
 
 
 @cache
-def _generated() -> dict[str, Any]:
-    return ModelSpec.model_json_schema()
+def _generated(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _plain(node: Any) -> Any:
@@ -33,9 +35,9 @@ def _plain(node: Any) -> Any:
     return {**plain, "additionalProperties": False} if "patternProperties" in plain else plain
 
 
-def keys_at(location: tuple[str | int, ...]) -> list[str]:
+def keys_at(location: tuple[str | int, ...], model: type[BaseModel] = ModelSpec) -> list[str]:
     """Name the keys allowed at a location of pydantic's."""
-    schema = _generated()
+    schema = _generated(model)
     node: Mapping[str, Any] = schema
     for part in location:
         node = _step(_resolved(schema, node), part, schema)

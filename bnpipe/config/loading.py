@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bnpipe.config import yaml_lines
 from bnpipe.config.bif import read_parents
@@ -131,16 +131,33 @@ def spec_error(problems: list[Problem]) -> SpecError:
 def read_draft(path: Path) -> Draft:
     """Read a file as far as it goes."""
     try:
-        document = yaml_lines.read(_text(path), verbatim=_verbatim, typed=_typed)
-        _check_top(document)
+        document = read_document(path, verbatim=_verbatim, typed=_typed)
     except YamlError as error:
         return Draft(path, Document(None, {}), None, (Problem(str(path), error.line, "", str(error)),))
     problems = [Problem(str(path), line, yaml_lines.show(key), message) for key, line, message in document.problems]
     try:
         return Draft(path, document, ModelSpec.model_validate(document.value), tuple(problems))
     except ValidationError as error:
-        problems += _explain(path, document, error)
+        problems += explain(path, document, error, ModelSpec)
         return Draft(path, document, None, tuple(problems))
+
+
+def read_document(
+    path: Path,
+    *,
+    verbatim: Callable[[yaml_lines.Path], bool] = lambda _: False,
+    typed: Callable[[yaml_lines.Path], bool] = lambda _: False,
+) -> Document:
+    """Read a YAML file that holds a mapping.
+
+    Raises
+    ------
+    YamlError
+        It does not, or is not text.
+    """
+    document = yaml_lines.read(_text(path), verbatim=verbatim, typed=typed)
+    _check_top(document)
+    return document
 
 
 def _check_top(document: Document) -> None:
@@ -198,19 +215,20 @@ def _with_arcs(spec: ModelSpec, folder: Path) -> ModelSpec:
 # -- pydantic's errors, in the words of the file
 
 
-def _explain(path: Path, document: Document, error: ValidationError) -> Iterator[Problem]:
+def explain(path: Path, document: Document, error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:
+    """Say of each thing pydantic found in a file on which line it stands, and what is allowed there."""
     found = error.errors(include_url=False)
-    misspelt = {(*item["loc"][:-1], _meant(item)) for item in found if item["type"] == "extra_forbidden"}
+    misspelt = {(*item["loc"][:-1], _meant(item, model)) for item in found if item["type"] == "extra_forbidden"}
     for item in found:
         if item["type"] == "missing" and item["loc"] in misspelt:
             continue
         key = _key(item["loc"])
-        yield Problem(str(path), document.line(key), yaml_lines.show(key), wording(key, item))
+        yield Problem(str(path), document.line(key), yaml_lines.show(key), wording(key, item, model))
 
 
-def _meant(item: Mapping[str, Any]) -> str | None:
+def _meant(item: Mapping[str, Any], model: type[BaseModel]) -> str | None:
     """Guess which key an unknown one stands for."""
-    known = _known_keys(item["loc"])
+    known = _known_keys(item["loc"], model)
     return next(iter(get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.6)), None)
 
 
@@ -219,12 +237,12 @@ def _key(location: tuple[str | int, ...]) -> yaml_lines.Path:
     return tuple(part for part in location if not str(part).startswith("<") and part != "[key]")
 
 
-def wording(key: yaml_lines.Path, found: Mapping[str, Any]) -> str:
+def wording(key: yaml_lines.Path, found: Mapping[str, Any], model: type[BaseModel] = ModelSpec) -> str:
     """Say in our words what pydantic found at a key: what was given, and what is allowed."""
     kind, got, context = str(found["type"]), found["input"], found.get("ctx", {})
     if kind == "extra_forbidden":
-        meant = _meant(found)
-        return f"unknown key; did you mean `{meant}`?" if meant else f"unknown key; allowed are {_list(found)}"
+        meant = _meant(found, model)
+        return f"unknown key; did you mean `{meant}`?" if meant else f"unknown key; allowed are {_list(found, model)}"
     if kind == "missing":
         if isinstance(key[-1], int):
             return "an arc is [parent, child]"
@@ -269,14 +287,14 @@ _WANTED: Final = {
 }
 
 
-def _list(found: Mapping[str, Any]) -> str:
-    return ", ".join(_known_keys(found["loc"]))
+def _list(found: Mapping[str, Any], model: type[BaseModel]) -> str:
+    return ", ".join(_known_keys(found["loc"], model))
 
 
-def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+def _known_keys(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     from bnpipe.config.json_schema import keys_at
 
-    return keys_at(location[:-1])
+    return keys_at(location[:-1], model)
 
 
 def _shown(value: Any) -> str:

@@ -32,6 +32,8 @@ class Settings:
         BNPIPE_STORE: path or fsspec URI that all workers share; ``.bnpipe/store``.
     tracking_uri : str
         MLFLOW_TRACKING_URI; an SQLite file under ``.bnpipe``.
+    answers : Path
+        BNPIPE_ANSWERS: folder of the log of answers; ``answers`` in the store, or in ``.bnpipe`` if that is no folder.
     connections : Mapping
         BNPIPE_CONN_* as they are; never shown.
     """
@@ -40,6 +42,7 @@ class Settings:
     data: Path
     store: str
     tracking_uri: str
+    answers: Path
     connections: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -53,13 +56,19 @@ class Settings:
         """
         base = (base or Path.cwd()).absolute()
         given = {key: value.strip() for key, value in environ.items() if value.strip()}
+        store = _store(given.get("BNPIPE_STORE", ".bnpipe/store"), base)
         return cls(
             models=_folder(given, "BNPIPE_MODELS", base / "config" / "models", base),
             data=_folder(given, "BNPIPE_DATA", base / "data", base),
-            store=_store(given.get("BNPIPE_STORE", ".bnpipe/store"), base),
+            store=store,
             tracking_uri=_tracking_uri(given.get("MLFLOW_TRACKING_URI", "sqlite:///.bnpipe/mlflow.db"), base),
+            answers=_folder(given, "BNPIPE_ANSWERS", _own_folder(store, base) / "answers", base),
             connections={key: value for key, value in given.items() if key.startswith("BNPIPE_CONN_")},
         )
+
+    def own_folder(self, name: str) -> Path:
+        """Give a folder of this machine for what need not be shared: in the store if that is a folder."""
+        return _own_folder(self.store, Path.cwd()) / name
 
     def connection(self, name: str) -> Connection:
         """Find a connection by the name that specs use.
@@ -91,6 +100,10 @@ def _folder(given: Mapping[str, str], variable: str, default: Path, base: Path) 
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{variable}: {folder} is a file; give a folder")
     return folder
+
+
+def _own_folder(store: str, base: Path) -> Path:
+    return base / ".bnpipe" if "://" in store else Path(store)
 
 
 def _store(value: str, base: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -50,10 +52,14 @@ def save_model(
     with tempfile.TemporaryDirectory() as folder, _quiet():
         network.save(Path(folder) / "network.json")
         network.to_bif(Path(folder) / "network.bif")
+        files = {"network": f"{folder}/network.json", "bif": f"{folder}/network.bif"}
+        if input_example is not None:
+            (Path(folder) / "example.json").write_text(json.dumps(answered_example(network, targets, input_example)))
+            files["example"] = f"{folder}/example.json"
         mlflow.pyfunc.save_model(
             path=str(path),
             python_model=str(CODE),
-            artifacts={"network": f"{folder}/network.json", "bif": f"{folder}/network.bif"},
+            artifacts=files,
             model_config={"targets": list(targets)},
             signature=signature(network, targets),
             input_example=input_example,
@@ -66,6 +72,18 @@ def save_model(
                 model_id=logged.model_id,
             ),
         )
+
+
+def answered_example(network: Network, targets: tuple[str, ...], rows: pd.DataFrame) -> dict[str, Any]:
+    """Give example rows with the posteriors they must have wherever the version is loaded: services check it."""
+    posterior = bnpipe.compile(network).posterior(rows, targets=targets)
+    return {
+        "rows": json.loads(rows.to_json(orient="records")),
+        "posterior": {
+            target: [[None if math.isnan(p) else p for p in row] for row in table.tolist()]
+            for target, table in posterior.items()
+        },
+    }
 
 
 def signature(network: Network, targets: tuple[str, ...]) -> Any:

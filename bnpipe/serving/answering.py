@@ -1,0 +1,201 @@
+"""Answers of one version to encoded rows: pure functions of the network, the same bits whatever else is asked.
+
+An answer holds, for each row, what was asked in JSON. Its bytes can be made again from the registered version (`bnpipe
+audit`): floats are written by their shortest text that reads back as the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bnpipe.data import Dataset
+from bnpipe.errors import QuestionError, shorten
+from bnpipe.inference import Engine
+from bnpipe.schema import MISSING
+from bnpipe.serving.cells import CellEncoder, Codes, Row
+from bnpipe.serving.questions import Kind
+
+Floats = NDArray[np.float64]
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Options(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What distinguishes questions of one kind; with the rows and the version it determines the answer.
+
+    Parameters
+    ----------
+    targets : tuple of str
+        Empty for likelihoods.
+    interval, abstain_below : float, optional
+    """
+
+    targets: tuple[str, ...] = ()
+    interval: float | None = None
+    abstain_below: float | None = None
+
+
+def answer_rows(engine: Engine, kind: Kind, options: Options, rows: Sequence[Row]) -> bytes:
+    """Answer raw rows: what the service would have said, as JSON bytes."""
+    return encode_answers(answer(engine, kind, options, CellEncoder(engine.network.schema).encode(rows).codes))
+
+
+def encode_answers(answers: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write rows' answers as JSON."""
+    return _ENCODER.encode(answers)
+
+
+def check_options(engine: Engine, options: Options) -> None:
+    """Refuse targets the network does not have.
+
+    Raises
+    ------
+    QuestionError
+    """
+    schema = engine.network.schema
+    if strangers := [target for target in options.targets if target not in schema]:
+        there = shorten(schema.names, limit=20)
+        raise QuestionError(
+            f"targets: no variable {shorten(map(repr, strangers))} in the network; there are {there}", at="targets"
+        )
+
+
+def answer(engine: Engine, kind: Kind, options: Options, codes: Codes) -> list[dict[str, Any]]:
+    """Answer encoded rows.
+
+    Parameters
+    ----------
+    engine : Engine
+    kind : {"posterior", "predict", "explanation", "likelihood"}
+    options : Options
+    codes : uint8 (variables, rows)
+
+    Returns
+    -------
+    list of dict
+        One for each row.
+    """
+    if kind == "posterior":
+        return _posterior(engine, options, codes)
+    if kind == "predict":
+        return _predict(engine, options, codes)
+    if kind == "explanation":
+        return _explanation(engine, options, codes)
+    return _likelihood(engine, codes)
+
+
+def _posterior(engine: Engine, options: Options, codes: Codes) -> list[dict[str, Any]]:
+    tables = engine.posterior_codes(codes, options.targets, threads=1)
+    answers = posterior_answers(engine, tables)
+    if options.interval is not None:
+        rows = Dataset(engine.network.schema, codes)
+        found = engine.posterior(rows, options.targets, interval=options.interval, threads=1).interval or {}
+        for target, ends in found.items():
+            states = engine.network.schema[target].states
+            for place, one in enumerate(answers):
+                one.setdefault("interval", {})[target] = (
+                    None if one["impossible"] else dict(zip(states, ends[place].tolist(), strict=True))
+                )
+    return answers
+
+
+def posterior_answers(engine: Engine, tables: Mapping[str, Floats]) -> list[dict[str, Any]]:
+    """Turn tables ``target -> (rows, states)`` into rows' answers; null where the evidence is impossible."""
+    rows = len(next(iter(tables.values())))
+    answers: list[dict[str, Any]] = [{"posterior": {}, "impossible": False} for _ in range(rows)]
+    for target, table in tables.items():
+        states = engine.network.schema[target].states
+        for one, values in zip(answers, table.tolist(), strict=True):
+            if values[0] == values[0]:
+                one["posterior"][target] = dict(zip(states, values, strict=True))
+            else:
+                one["posterior"][target], one["impossible"] = None, True
+    return answers
+
+
+def _predict(engine: Engine, options: Options, codes: Codes) -> list[dict[str, Any]]:
+    return predictions(engine, options, engine.posterior_codes(codes, options.targets, threads=1))
+
+
+def predictions(engine: Engine, options: Options, tables: Mapping[str, Floats]) -> list[dict[str, Any]]:
+    """Turn tables into most probable states; null where it abstains or the evidence is impossible."""
+    rows = len(next(iter(tables.values())))
+    answers: list[dict[str, Any]] = [{"prediction": {}, "impossible": False} for _ in range(rows)]
+    least = options.abstain_below or 0.0
+    for target, table in tables.items():
+        states = engine.network.schema[target].states
+        for one, values in zip(answers, table.tolist(), strict=True):
+            if values[0] != values[0]:
+                one["prediction"][target], one["impossible"] = None, True
+                continue
+            probability = max(values)
+            abstains = probability < least
+            state = None if abstains else states[values.index(probability)]
+            one["prediction"][target] = {"state": state, "probability": probability, "abstained": abstains}
+    return answers
+
+
+def _likelihood(engine: Engine, codes: Codes) -> list[dict[str, Any]]:
+    rows = Dataset(engine.network.schema, codes)
+    found = engine.log_likelihood(rows, threads=1).tolist()
+    observed = (codes != MISSING).sum(axis=0).tolist()
+    return [
+        {"log_likelihood": None if value == -np.inf else value, "observed": count, "impossible": value == -np.inf}
+        for value, count in zip(found, observed, strict=True)
+    ]
+
+
+def _explanation(engine: Engine, options: Options, codes: Codes) -> list[dict[str, Any]]:
+    """Leave out each observed variable in turn: what the belief would be without it (Kjaerulff & Madsen 2013, 5.3)."""
+    schema = engine.network.schema
+    best = engine.most_probable_explanation(Dataset(schema, codes), threads=1)
+    answers = []
+    for place in range(codes.shape[1]):
+        row = codes[:, place]
+        observed = np.flatnonzero(row != MISSING)
+        without = np.repeat(row[:, None], observed.size + 2, axis=1)
+        without[observed, np.arange(observed.size)] = MISSING
+        without[observed, -1] = MISSING
+        tables = engine.posterior_codes(without, options.targets, threads=1)
+        impossible = bool(best.impossible[place])
+        answers.append(
+            {
+                "targets": {target: _moved(engine, target, tables[target], observed) for target in options.targets},
+                "most_probable_explanation": None
+                if impossible
+                else {v.name: v.states[best.codes[i, place]] for i, v in enumerate(schema)},
+                "log_probability": None if impossible else float(best.log_probability[place]),
+                "impossible": impossible,
+            }
+        )
+    return answers
+
+
+def _moved(engine: Engine, target: str, table: Floats, observed: NDArray[np.intp]) -> dict[str, Any] | None:
+    """Compare the belief with that without each observed variable; `table` holds these, the belief, the marginal."""
+    schema, (belief, prior) = engine.network.schema, table[-2:]
+    if np.isnan(belief).any():
+        return None
+    states = schema[target].states
+    moves = []
+    for place, without in zip(observed.tolist(), table[:-2], strict=True):
+        if schema.names[place] != target:
+            change = belief - without
+            moves.append(
+                {
+                    "variable": schema.names[place],
+                    "without": dict(zip(states, without.tolist(), strict=True)),
+                    "moved": float(np.abs(change).sum() / 2.0),
+                }
+            )
+    moves.sort(key=lambda move: -move["moved"])
+    return {
+        "belief": dict(zip(states, belief.tolist(), strict=True)),
+        "marginal": dict(zip(states, prior.tolist(), strict=True)),
+        "evidence": moves,
+    }

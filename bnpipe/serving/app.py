@@ -1,0 +1,195 @@
+"""The service over HTTP: routes, limits of bodies, problem documents. What is asked is `service`'s business."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from bnpipe.errors import BnpipeError, QuestionError, ServiceBusy
+from bnpipe.serving import descriptions
+from bnpipe.serving.access import Caller
+from bnpipe.serving.overview import describe_health, describe_model, describe_models
+from bnpipe.serving.problems import MEDIA_TYPE, encode_problem, plain_problem, problem_of
+from bnpipe.serving.questions import KINDS, Kind
+from bnpipe.serving.service import Reply, Service
+from bnpipe.serving.shedding import Shedding
+
+Handler = Callable[[Request], Awaitable[Response]]
+_JSON: Final = "application/json"
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(service: Service, *, metrics: Callable[[], bytes] | None = None) -> Shedding:
+    """Make the ASGI application of one worker.
+
+    Parameters
+    ----------
+    service : Service
+    metrics : callable, optional
+        Gives the text for ``/metrics``.
+    """
+    return Shedding(_Routes(service, metrics).app, service.spec.limits.waiting, service.observer)
+
+
+class _Routes:
+    """The routes of one service."""
+
+    def __init__(self, service: Service, metrics: Callable[[], bytes] | None) -> None:
+        self.service, self.metrics = service, metrics
+        self.app = FastAPI(
+            title="bnpipe",
+            version="1",
+            description=descriptions.SERVICE,
+            lifespan=self._lifespan,
+            docs_url=None,  # its pages load scripts from elsewhere
+            redoc_url=None,
+            openapi_url="/v1/openapi.json",
+        )
+        for kind in KINDS:
+            self._route("POST", f"/v1/models/{{name}}/{kind}", self._asking(kind), descriptions.question(kind))
+        self._route("POST", "/v1/feedback", self._feedback, descriptions.FEEDBACK)
+        self._route("GET", "/v1/models", self._models, descriptions.MODELS)
+        self._route("GET", "/v1/models/{name}", self._model, descriptions.MODEL)
+        self._route("GET", "/health", self._health, descriptions.HEALTH)
+        self._route("GET", "/ready", self._ready, descriptions.READY)
+        self._route("GET", "/metrics", self._metrics, descriptions.METRICS)
+        self.app.add_exception_handler(HTTPException, _refused)
+
+    def _route(self, method: str, path: str, handler: Handler, described: dict[str, Any]) -> None:
+        self.app.add_api_route(path, self._guarded(path, handler), methods=[method], **described)
+
+    def _guarded(self, path: str, handler: Handler) -> Handler:
+        """Turn what a handler raises into a problem document, and tell the observer."""
+        endpoint = path.rpartition("/")[2] if not path.endswith("}") else "model"
+
+        async def guarded(request: Request) -> Response:
+            arrived = time.monotonic()
+            request.state.arrived = arrived
+            name = request.path_params.get("name", "")
+            try:
+                response = await handler(request)
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            except Exception as error:  # noqa: BLE001  told as a problem document
+                response = self._problem(error, name)
+            version, arm = getattr(request.state, "answered", (0, ""))
+            known = name if name in self.service.shelf.models else ""
+            self.service.observer.request(
+                endpoint=endpoint,
+                model=known,
+                version=version,
+                arm=arm,
+                status=response.status_code,
+                seconds=time.monotonic() - arrived,
+            )
+            return response
+
+        return guarded
+
+    def _problem(self, error: Exception, name: str) -> Response:
+        known = name if name in self.service.shelf.models else ""
+        self.service.observer.error(kind=type(error).__name__, model=known)
+        if not isinstance(error, BnpipeError):
+            _log.exception("a request to %s failed", known or "no model")
+        problem, headers = problem_of(error)
+        return Response(encode_problem(problem), problem.status, headers, MEDIA_TYPE)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        yield
+        await self.service.drain()
+
+    def _caller(self, request: Request) -> Caller:
+        headers = request.headers
+        return self.service.access.caller(headers.get("authorization"), headers.get("x-api-key"))
+
+    async def _body(self, request: Request) -> bytes:
+        """Read a body, no further than is allowed."""
+        most = self.service.spec.limits.body
+        declared = request.headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > most:
+            raise QuestionError(f"the body has {declared} bytes, {most} are allowed", too_large=True)
+        body = b""
+        async for chunk in request.stream():
+            body = body + chunk if body else chunk
+            if len(body) > most:
+                raise QuestionError(f"the body has more than the {most} bytes that are allowed", too_large=True)
+        return body
+
+    # -- questions
+
+    def _asking(self, kind: Kind) -> Handler:
+        async def handler(request: Request) -> Response:
+            caller = self._caller(request)
+            reply = await self.service.ask(
+                kind,
+                request.path_params["name"],
+                await self._body(request),
+                caller,
+                version=_version(request.query_params.get("version")),
+                arrived=request.state.arrived,
+            )
+            return _answer(request, reply)
+
+        return handler
+
+    async def _feedback(self, request: Request) -> Response:
+        caller = self._caller(request)
+        kept = self.service.feedback(await self._body(request), caller)
+        return _json({"kept": kept}, status=202)
+
+    # -- what is there
+
+    async def _models(self, request: Request) -> Response:
+        caller = self._caller(request)
+        return _json(describe_models(self.service, caller))
+
+    async def _model(self, request: Request) -> Response:
+        caller, name = self._caller(request), request.path_params["name"]
+        caller.check("ask", name)
+        return _json(
+            describe_model(self.service.shelf.model(name), self.service, _version(request.query_params.get("version")))
+        )
+
+    async def _health(self, _: Request) -> Response:
+        return _json(describe_health(self.service))
+
+    async def _ready(self, _: Request) -> Response:
+        if not self.service.shelf.ready:
+            raise ServiceBusy("no champion of every model is in memory yet", retry_after=2.0)
+        return _json({"ready": True})
+
+    async def _metrics(self, request: Request) -> Response:
+        self._caller(request).check("operate")
+        return Response(self.metrics() if self.metrics else b"", media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _answer(request: Request, reply: Reply) -> Response:
+    request.state.answered = (reply.version, reply.arm)
+    return Response(reply.body, headers={"X-Request-Id": reply.request_id}, media_type=_JSON)
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type=_JSON)
+
+
+def _version(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10:
+        raise QuestionError(f"version: got {text[:20]!r}; a number is needed, as in ?version=3", at="version")
+    return int(text)
+
+
+async def _refused(_: Request, error: HTTPException) -> Response:
+    problem = plain_problem(error.status_code, str(error.detail))
+    return Response(encode_problem(problem), error.status_code, dict(error.headers or {}), MEDIA_TYPE)

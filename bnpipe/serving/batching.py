@@ -1,0 +1,176 @@
+"""Concurrent questions of one kind to one version are one call of the engine.
+
+A lone question never waits: what is asked in the same turn of the event loop goes together, and only while others are
+under way may it wait for company (`BatchSpec.wait`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bnpipe.config.serving import BatchSpec
+from bnpipe.errors import DeadlineExceeded
+from bnpipe.serving.answering import Options, answer
+from bnpipe.serving.cells import Codes
+from bnpipe.serving.questions import Kind
+from bnpipe.serving.versions import ServedVersion
+
+Answers = list[dict[str, Any]]
+Ask = Callable[[ServedVersion, Kind, Options, Codes], Answers]
+
+_INLINE_CELLS = 2_000_000.0
+"""Cells of messages up to which a call runs on the event loop: a millisecond or so; longer ones go to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCall:
+    """One call of the engine, as it went.
+
+    Parameters
+    ----------
+    version : ServedVersion
+    kind : str
+    rows, questions : int
+        How many rows, of how many requests.
+    seconds : float
+    error : Exception, optional
+    """
+
+    version: ServedVersion
+    kind: Kind
+    rows: int
+    questions: int
+    seconds: float
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    codes: Codes
+    deadline: float
+    answer: asyncio.Future[Answers]
+
+
+@dataclass(slots=True)
+class _Group:
+    version: ServedVersion
+    kind: Kind
+    options: Options
+    waiting: list[_Waiting] = field(default_factory=list)
+    rows: int = 0
+
+
+def ask_engine(version: ServedVersion, kind: Kind, options: Options, codes: Codes) -> Answers:
+    """Ask a version's engine."""
+    return answer(version.engine, kind, options, codes)
+
+
+class Batcher:
+    """Gathers questions; belongs to one event loop.
+
+    Parameters
+    ----------
+    spec : BatchSpec
+    ask : callable
+        What answers a batch.
+    on_batch : callable, optional
+        Told of each call; perhaps by another thread.
+    """
+
+    def __init__(
+        self,
+        spec: BatchSpec,
+        ask: Ask = ask_engine,
+        on_batch: Callable[[EngineCall], None] | None = None,
+    ) -> None:
+        self.spec, self.ask, self.on_batch = spec, ask, on_batch
+        self._groups: dict[tuple[int, Kind, Options], _Group] = {}
+        self._running = 0
+
+    async def submit(
+        self, version: ServedVersion, kind: Kind, options: Options, codes: Codes, *, deadline: float
+    ) -> Answers:
+        """Answer encoded rows.
+
+        Parameters
+        ----------
+        version, kind, options, codes
+        deadline : float
+            On the clock of ``time.monotonic``.
+
+        Raises
+        ------
+        DeadlineExceeded
+            Its turn came too late.
+        """
+        loop = asyncio.get_running_loop()
+        key = (id(version), kind, options)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(version, kind, options)
+            if self.spec.wait and self._running:
+                loop.call_later(self.spec.wait, self._flush, key, group)
+            else:
+                loop.call_soon(self._flush, key, group)
+        one = _Waiting(codes, deadline, loop.create_future())
+        group.waiting.append(one)
+        group.rows += codes.shape[1]
+        if group.rows >= self.spec.rows:
+            self._flush(key, group)
+        return await one.answer
+
+    def _flush(self, key: tuple[int, Kind, Options], group: _Group) -> None:
+        if self._groups.get(key) is group:
+            del self._groups[key]
+        waiting, group.waiting = group.waiting, []
+        now, live = time.monotonic(), []
+        for one in waiting:
+            if one.answer.done():  # the caller has gone
+                continue
+            if one.deadline <= now:
+                one.answer.set_exception(DeadlineExceeded("the deadline passed before its turn came; ask again later"))
+            else:
+                live.append(one)
+        if not live:
+            return
+        codes = live[0].codes if len(live) == 1 else np.concatenate([one.codes for one in live], axis=1)
+        light = group.kind in ("posterior", "predict", "likelihood") and group.options.interval is None
+        if light and codes.shape[1] * group.version.cost <= _INLINE_CELLS:
+            self._deliver(live, *self._call(group, codes, len(live)))
+        else:
+            self._running += 1
+            task = asyncio.get_running_loop().run_in_executor(None, self._call, group, codes, len(live))
+            task.add_done_callback(lambda done: self._done(live, done))
+
+    def _done(self, live: list[_Waiting], task: asyncio.Future[tuple[Answers, Exception | None]]) -> None:
+        self._running -= 1
+        self._deliver(live, *task.result())
+
+    def _call(self, group: _Group, codes: Codes, questions: int) -> tuple[Answers, Exception | None]:
+        began, error, answers = time.perf_counter(), None, []
+        try:
+            answers = self.ask(group.version, group.kind, group.options, codes)
+        except Exception as caught:  # noqa: BLE001  handed to every waiting request
+            error = caught
+        if self.on_batch is not None:
+            seconds = time.perf_counter() - began
+            self.on_batch(EngineCall(group.version, group.kind, codes.shape[1], questions, seconds, error))
+        return answers, error
+
+    @staticmethod
+    def _deliver(live: list[_Waiting], answers: Answers, error: Exception | None) -> None:
+        place = 0
+        for one in live:
+            rows = one.codes.shape[1]
+            if not one.answer.done():
+                if error is not None:
+                    one.answer.set_exception(error)
+                else:
+                    one.answer.set_result(answers[place : place + rows])
+            place += rows

@@ -1,0 +1,134 @@
+"""From the cells of a JSON request to codes, without pandas: the same codes as `bnpipe.schema.Variable.encode`.
+
+A cell that is left out is unobserved. A null says that the value is missing, which some variables have a state for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnpipe.schema import MISSING, Schema, Variable, state_name
+
+Cell: TypeAlias = str | float | int | bool | None
+Row: TypeAlias = Mapping[str, Cell]
+Codes: TypeAlias = NDArray[np.uint8]
+
+_ABSENT: Final[Any] = object()
+_REMEMBERED: Final = 4096
+"""Values of one variable whose codes are kept; a variable of states has few, a number may have many."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Encoded:
+    """Rows as codes.
+
+    Parameters
+    ----------
+    codes : uint8 (variables, rows)
+        `MISSING` (255) where there is no state.
+    unseen : tuple of (row, variable, value)
+        Cells whose value is no state, also where `other` took it.
+    unknown : tuple of (row, name)
+        Cells of variables the network does not have.
+    """
+
+    codes: Codes
+    unseen: tuple[tuple[int, str, Cell], ...]
+    unknown: tuple[tuple[int, str], ...]
+
+
+class CellEncoder:
+    """Encodes rows for one schema. Not for several threads at once.
+
+    Parameters
+    ----------
+    schema : Schema
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.names = frozenset(schema.names)
+        self._columns = [_Column(variable) for variable in schema]
+        self._variables = len(schema)
+
+    def encode(self, rows: Sequence[Row]) -> Encoded:
+        """Encode rows."""
+        codes = np.empty((self._variables, len(rows)), dtype=np.uint8)
+        unseen: list[tuple[int, str, Cell]] = []
+        for place, column in enumerate(self._columns):
+            name, known, code_of = column.name, column.known, column.code
+            values = [row.get(name, _ABSENT) for row in rows]
+            try:
+                # True == 1, so booleans must not meet numbers in a dict: they are left to `code_of`.
+                codes[place] = [known[v] if v.__class__ is not bool else code_of(v) for v in values]
+            except KeyError:
+                codes[place] = [code_of(value) for value in values]
+            if column.odd and not column.odd.isdisjoint(values):
+                unseen += [(row, name, value) for row, value in enumerate(values) if column.strange(value)]
+        names = self.names
+        unknown = tuple(
+            (place, name)
+            for place, row in enumerate(rows)
+            if not row.keys() <= names
+            for name in row
+            if name not in names
+        )
+        return Encoded(codes, tuple(unseen), unknown)
+
+
+class _Column:
+    """Codes of one variable's values, remembered.
+
+    Values that are equal (3 and 3.0) have the same code, whatever the variable; booleans are kept apart.
+    """
+
+    def __init__(self, variable: Variable) -> None:
+        self.name, self.variable = variable.name, variable
+        self._states = {state: code for code, state in enumerate(variable.states)}
+        self._kept: dict[Any, int] = {_ABSENT: MISSING, None: self._role(variable.missing)}
+        self.known: dict[Any, int] = dict(self._kept)
+        self.odd: set[Cell] = set()
+
+    def _role(self, state: str | None) -> int:
+        return MISSING if state is None else self._states[state]
+
+    def code(self, value: Cell) -> int:
+        """Give a value's code."""
+        if value.__class__ is bool:
+            found = self._look_up(value)
+            if found is None:
+                self.odd.add(value)
+            return self._role(self.variable.other) if found is None else found
+        if value in self.known:
+            return self.known[value]
+        found = self._look_up(value)
+        if len(self.known) >= _REMEMBERED:
+            self._forget()
+        if found is None:
+            self.odd.add(value)
+        self.known[value] = self._role(self.variable.other) if found is None else found
+        return self.known[value]
+
+    def strange(self, value: Cell) -> bool:
+        """Tell whether a value, not null, is no state."""
+        return value in self.odd and self._look_up(value) is None
+
+    def _forget(self) -> None:
+        self.known = dict(self._kept)
+        self.odd.clear()
+
+    def _look_up(self, value: Cell) -> int | None:
+        edges = self.variable.edges
+        code = self._states.get(state_name(value)) if edges is None or isinstance(value, str) else None
+        if code is not None or edges is None:
+            return code
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return None if number != number else bisect_right(edges, number)  # noqa: PLR0124  NaN

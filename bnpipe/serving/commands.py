@@ -1,0 +1,43 @@
+"""What ``bnpipe serve`` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from bnpipe.config.serving import ServingSpec, load_serving
+from bnpipe.errors import SettingsError
+from bnpipe.serving.access import hash_key, new_key
+from bnpipe.serving.server import run
+
+DEFAULT: Final = Path("config/serving.yaml")
+
+
+def serve(
+    config: Path | None = None, *, host: str | None = None, port: int | None = None, workers: int | None = None
+) -> int:
+    """Serve as the file says; arguments go before it.
+
+    Raises
+    ------
+    SpecError, SettingsError
+    """
+    spec = load_serving(config or DEFAULT) if config is not None or DEFAULT.exists() else ServingSpec()
+    given = {"host": host, "port": port, "workers": workers}
+    changes = {name: value for name, value in given.items() if value is not None}
+    try:
+        spec = ServingSpec.model_validate({**spec.model_dump(), **changes})
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise SettingsError(f"--{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
+    return run(spec)
+
+
+def make_key(client: str) -> int:
+    """Print a new key, once, and what the serving file keeps of it."""
+    key = new_key()
+    print(f"the key of {client}, shown only now:\n\n  {key}\n\nfor config/serving.yaml:\n")  # noqa: T201
+    print(f"clients:\n  - {{name: {client}, key_sha256: {hash_key(key)}, scopes: [ask]}}")  # noqa: T201
+    return 0

@@ -1,0 +1,82 @@
+"""What `/v1/models` and `/health` tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bnpipe
+from bnpipe.errors import NotServed
+from bnpipe.serving.access import Caller
+from bnpipe.serving.service import Service
+from bnpipe.serving.shelf import ServedModel
+
+
+def describe_models(service: Service, caller: Caller) -> dict[str, Any]:
+    """List the models a caller may ask: who reigns, what is tried, who is pinned to what."""
+    names = [name for name in service.shelf.models if "*" in caller.models or name in caller.models]
+    return {"models": [_summary(service.shelf.models[name], service) for name in names]}
+
+
+def _summary(model: ServedModel, service: Service) -> dict[str, Any]:
+    canary = model.canary
+    return {
+        "name": model.name,
+        "champion": model.champion and model.champion.number,
+        "previous": model.previous and model.previous.number,
+        "canary": canary and {"version": canary.version, "share": canary.share, "shadow": canary.shadow},
+        "versions": sorted(model.versions),
+        "pinned": {
+            client.name: client.pins[model.name] for client in service.spec.clients if model.name in client.pins
+        },
+        "faults": dict(model.faults),
+    }
+
+
+def describe_model(model: ServedModel, service: Service, number: int | None) -> dict[str, Any]:
+    """Describe one model's champion, or another version of it: graph, states, provenance.
+
+    Raises
+    ------
+    NotServed
+    """
+    version = model.version(number) if number is not None else model.champion
+    if version is None:
+        raise NotServed(f"{model.name} has no champion; there are versions {sorted(model.versions)}")
+    network, about = version.network, version.about
+    return {
+        **_summary(model, service),
+        "version": version.number,
+        "targets": list(version.targets(None)),
+        "variables": [variable.to_dict() for variable in network.schema],
+        "parents": {node: list(parents) for node, parents in network.parents.items()},
+        "cells_per_row": version.cost,
+        "provenance": {
+            "content_hash": about.content_hash,
+            "created": about.created,
+            "trained_until": about.trained_until,
+            "run_id": about.run_id,
+            "training_key": about.training_key,
+            "gates": about.verdict,
+        },
+    }
+
+
+def describe_health(service: Service) -> dict[str, Any]:
+    """Tell that the worker lives, and how fresh its knowledge of the registry is."""
+    situation = service.shelf.situation
+    return {
+        "status": "ok",
+        "bnpipe": bnpipe.__version__,
+        "registry": "unknown" if situation is None else situation.registry or "ok",
+        "registry_answered": None if situation is None else situation.at.isoformat(),
+        "models": {
+            name: {
+                "champion": model.champion and model.champion.number,
+                "breakers": {
+                    str(number): service.breaker_state(version) for number, version in sorted(model.versions.items())
+                },
+                "faults": len(model.faults),
+            }
+            for name, model in service.shelf.models.items()
+        },
+    }

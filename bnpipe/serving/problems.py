@@ -1,0 +1,97 @@
+"""Errors as problem documents (RFC 9457): what was received, what is allowed; never a row's values in a log line."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from bnpipe.errors import (
+    AccessDenied,
+    BnpipeError,
+    DeadlineExceeded,
+    JournalError,
+    NotServed,
+    QuestionError,
+    ServiceBusy,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+Headers = dict[str, str]
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem document.
+
+    Parameters
+    ----------
+    title : str
+        What kind of thing went wrong, the same each time.
+    status : int
+    detail : str
+        This time: the variable, what was received, what is allowed.
+    type : str
+    at : str
+        Path of the part of the body that is meant.
+    request_id : str
+    """
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+    at: str = ""
+    request_id: str = ""
+
+
+def problem_of(error: Exception) -> tuple[Problem, Headers]:
+    """Say an error as a problem document, with the headers that belong to it."""
+    if isinstance(error, QuestionError):
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if error.too_large else HTTPStatus.UNPROCESSABLE_ENTITY
+        return Problem("The question can't be answered", status, str(error), at=error.at), {}
+    if isinstance(error, AccessDenied):
+        if error.known:
+            return Problem("Not allowed", HTTPStatus.FORBIDDEN, str(error)), {}
+        return Problem("Who are you?", HTTPStatus.UNAUTHORIZED, str(error)), {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, NotServed):
+        return Problem("Not served here", HTTPStatus.NOT_FOUND, str(error)), {}
+    if isinstance(error, ServiceBusy):
+        after = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+        return Problem("Busy", HTTPStatus.SERVICE_UNAVAILABLE, str(error)), after
+    if isinstance(error, DeadlineExceeded):
+        return Problem("Too late", HTTPStatus.GATEWAY_TIMEOUT, str(error)), {}
+    if isinstance(error, JournalError):
+        return (
+            Problem("Not answered, since it could not be logged", HTTPStatus.SERVICE_UNAVAILABLE, str(error)),
+            {"Retry-After": "5"},
+        )
+    detail = str(error) if isinstance(error, BnpipeError) else "an error in the service; its log says more"
+    return Problem("Failed", HTTPStatus.INTERNAL_SERVER_ERROR, detail), {}
+
+
+def plain_problem(status: int, detail: str) -> Problem:
+    """Say a refusal of the HTTP layer as a problem document."""
+    return Problem(HTTPStatus(status).phrase, status, detail)
+
+
+def encode_problem(problem: Problem) -> bytes:
+    """Write a problem document."""
+    return msgspec.json.encode(problem)
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON schema of problem documents, for the OpenAPI document."""
+    return {
+        "type": "object",
+        "required": ["title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "at": {"type": "string", "description": "Path of the part of the body that is meant."},
+            "request_id": {"type": "string"},
+        },
+    }

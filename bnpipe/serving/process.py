@@ -1,0 +1,93 @@
+"""What the service's processes share: their orders, their logs, and that none outlives the supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from pydantic import TypeAdapter
+
+from bnpipe.config.serving import ServingSpec
+
+_SPECS: Final = TypeAdapter(ServingSpec)
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What the supervisor tells a child.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``worker-1``.
+    supervisor : int
+        Its pid.
+    spec_json : str
+    socket : int
+        File descriptor of the listening socket; -1 for the follower.
+    """
+
+    name: str
+    supervisor: int
+    spec_json: str
+    socket: int = -1
+
+    @property
+    def spec(self) -> ServingSpec:
+        """The file's contents."""
+        return _SPECS.validate_json(self.spec_json)
+
+
+def write_order(path: Path, order: Order) -> Path:
+    """Write an order; readable by its owner only."""
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.encode(order))
+    return path
+
+
+def read_order(path: str) -> Order:
+    """Read an order."""
+    return msgspec.json.decode(Path(path).read_bytes(), type=Order)
+
+
+def parent_is_gone(order: Order) -> bool:
+    """Whether the supervisor died without a word: then nobody would ever stop us."""
+    return os.getppid() != order.supervisor
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, so that fields can be searched for."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self.process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record."""
+        fields = {
+            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "process": self.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(fields).decode()
+
+
+def set_up_logging(process: str) -> None:
+    """Log JSON lines to standard error, in UTC."""
+    import time
+
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = _JsonLines(process)
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(os.environ.get("BNPIPE_LOG_LEVEL", "INFO").upper())

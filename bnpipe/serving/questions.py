@@ -1,0 +1,127 @@
+"""What may be asked of `/v1`, and its decoding: strict, quick, and with nothing of the rows in an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from bnpipe.errors import QuestionError, shorten
+from bnpipe.serving.cells import Cell
+
+Kind: TypeAlias = Literal["posterior", "predict", "explanation", "likelihood"]
+KINDS: Final[tuple[Kind, ...]] = ("posterior", "predict", "explanation", "likelihood")
+
+
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a question, the same for all four kinds.
+
+    Parameters
+    ----------
+    rows : list of dict of str to cell
+        Evidence: variables and their values; what is absent or null is unobserved.
+    targets : tuple of str, optional
+        What to ask of; left out: the model's own targets. Not for likelihoods.
+    interval : float, optional
+        Level of the posteriors' intervals, such as 0.95. Only for posteriors.
+    abstain_below : float, optional
+        A prediction whose probability is lower is none. Only for predictions.
+    key : str, optional
+        What the share of a canary goes by: a customer, an order. Left out: the request's id.
+    """
+
+    rows: list[dict[str, Cell]]
+    targets: tuple[str, ...] | None = None
+    interval: float | None = None
+    abstain_below: float | None = None
+    key: str | None = None
+
+
+class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What turned out, for one row of an earlier answer."""
+
+    model: str
+    request_id: str
+    labels: dict[str, Cell]
+    row: int = 0
+
+
+_QUESTION: Final = msgspec.json.Decoder(Question)
+_FEEDBACK: Final = msgspec.json.Decoder(list[Feedback] | Feedback)
+
+
+def read_question(body: bytes, *, most_rows: int) -> Question:
+    """Decode a question.
+
+    Raises
+    ------
+    QuestionError
+        Not JSON, not UTF-8, a key given twice, another type than asked for, no rows or too many.
+    """
+    question: Question = _decode(_QUESTION, body)
+    rows = question.rows
+    if not rows:
+        raise QuestionError("rows: at least one row is needed, an empty one asks for the marginals", at="rows")
+    if len(rows) > most_rows:
+        raise QuestionError(f"rows: {len(rows)} rows, {most_rows} are allowed; ask in parts", at="rows", too_large=True)
+    _refuse_repeated(body, sum(map(len, rows)) + len(_given(question)))
+    _check_level("interval", question.interval)
+    _check_level("abstain_below", question.abstain_below)
+    return question
+
+
+def read_feedback(body: bytes) -> list[Feedback]:
+    """Decode labels that arrived later.
+
+    Raises
+    ------
+    QuestionError
+        As :func:`read_question`.
+    """
+    found = _decode(_FEEDBACK, body)
+    every: list[Feedback] = found if isinstance(found, list) else [found]
+    _refuse_repeated(body, 0)
+    for item in every:
+        if item.row < 0:
+            raise QuestionError(f"row: got {item.row}; rows are counted from 0", at="row")
+        if not item.labels:
+            raise QuestionError("labels: give at least one variable and its value", at="labels")
+    return every
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at ")
+        raise QuestionError(what[:200], at=where.strip("`").removeprefix("$").lstrip(".")[:100]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise QuestionError("the body is not JSON in UTF-8 (NaN and Infinity are none: leave the cell out)") from None
+    except RecursionError:
+        raise QuestionError("the body is nested too deeply") from None
+
+
+def _given(question: Question) -> list[str]:
+    return [name for name in question.__struct_fields__ if getattr(question, name) is not None]
+
+
+def _check_level(name: str, level: float | None) -> None:
+    if level is not None and not 0.0 < level < 1.0:
+        raise QuestionError(f"{name}: got {level:g}; a number between 0 and 1 is needed", at=name)
+
+
+def _refuse_repeated(body: bytes, keys: int) -> None:
+    """Refuse a key that is given twice: which one was meant is not for us to say.
+
+    A body with as many colons as decoded keys has none; only others are read a second time, more slowly.
+    """
+    if body.count(b":") == keys:
+        return
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            raise QuestionError(f"keys given twice: {shorten(sorted({n for n in names if names.count(n) > 1}))}")
+
+    json.loads(body, object_pairs_hook=once)

@@ -1,0 +1,80 @@
+"""A worker: one process, one event loop, its own versions, its own journal; only the port is shared."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import sys
+import threading
+from typing import Final
+
+from bnpipe.config import Settings
+from bnpipe.config.serving import answers_folder, cache_folder
+from bnpipe.serving.access import Access
+from bnpipe.serving.app import create_app
+from bnpipe.serving.observing import Observer
+from bnpipe.serving.process import parent_is_gone, read_order, set_up_logging
+from bnpipe.serving.service import Service
+from bnpipe.serving.shelf import Shelf
+
+_LOOK: Final = 0.25
+"""Seconds between looks at the situation."""
+_SWITCH: Final = 0.0005
+"""Seconds a thread that loads a version may keep the interpreter from answering."""
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Serve until told to stop."""
+    import uvicorn
+
+    from bnpipe.answers.journal import Journal
+
+    order = read_order(sys.argv[1])
+    spec, settings = order.spec, Settings.from_environ()
+    set_up_logging(order.name)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.setswitchinterval(_SWITCH)
+    shelf = Shelf(cache_folder(spec, settings), spec)
+    shelf.refresh()
+    journal = Journal(answers_folder(spec, settings), order.name, fsync=spec.answers.fsync)
+    observer = Observer()
+    service = Service(spec, shelf, Access(spec.clients, anonymous=spec.open_to_all), journal, observer)
+    config = uvicorn.Config(
+        create_app(service),
+        http="httptools",
+        loop="uvloop",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(spec.drain),
+    )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        while not server.should_exit:
+            if parent_is_gone(order):
+                _log.error("the supervisor is gone; stopping")
+                server.should_exit = True
+            threading.Event().wait(1.0)
+
+    threading.Thread(target=shelf.follow, args=(_LOOK,), daemon=True, name="shelf").start()
+    threading.Thread(target=watch, daemon=True, name="watch").start()
+    gc.collect()
+    gc.freeze()  # what was imported never becomes garbage: collections stay short
+    with socket.socket(fileno=order.socket) as listening:
+        server.run(sockets=[listening])
+    shelf.stop()
+    journal.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
