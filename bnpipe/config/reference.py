@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from bnpipe.config import drift, gates, spec, variables
+from bnpipe.config import canary, drift, gates, spec, variables
 
 START: Final = "<!-- keys: made by `python -m bnpipe.config`, do not edit -->"
 END: Final = "<!-- /keys -->"
@@ -31,6 +31,7 @@ SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("validation.expectations: each", gates.ExpectationSpec),
     ("promotion", spec.PromotionSpec),
     ("drift", drift.DriftSpec),
+    ("canary", canary.CanarySpec),
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
+from bnpipe.config.canary import CanarySpec
 from bnpipe.config.drift import Actions, DriftSpec
 from bnpipe.config.gates import GatesSpec, ValidationSpec
 from bnpipe.config.scalars import Cron, Day, Days, ModelName, Part, Text, TimeZone, VariableName, looks_per_year
@@ -213,6 +214,9 @@ class ModelSpec(Part):
         default=None,
         description="When and how live rows are compared with the champion; left out: they are not.",
     )
+    canary: CanarySpec | None = Field(
+        default=None, description="How a challenger earns its traffic; with it `bn_canary__NAME` looks every hour."
+    )
     schedule: Cron | None = Field(
         default=None,
         description="Cron of the training, in the source's time zone; left out: only by hand.",
@@ -223,7 +227,7 @@ class ModelSpec(Part):
 
     def resolved_json(self) -> str:
         """Give canonical JSON: every default written out, keys sorted. Part of a training's identity."""
-        fields = self.model_dump(mode="json")
+        fields = self.model_dump(mode="json", exclude={"canary"})  # how it is released changes nothing that is learned
         if self.drift is None:
             del fields["drift"]  # the keys of trainings from before there was such a section stay what they are
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -81,7 +82,7 @@ class CanaryPolicy:
     max_slowdown: float = 2.0
 
     def __post_init__(self) -> None:
-        rising = all(low < high for low, high in zip(self.stages, self.stages[1:], strict=False))
+        rising = all(low < high for low, high in pairwise(self.stages))
         if len(self.stages) < 2 or not rising or not (self.stages[0] > 0 and self.stages[-1] == 1):
             raise SpecError(f"canary.stages: {list(self.stages)}; shares must rise from above 0 to 1, in two or more")
         if not (0 < self.error < 1):
