@@ -49,7 +49,7 @@ class Platform:
         Airflow's folders.
     env : Mapping
         More environment for every process, as BNPIPE_STORE; wins over what is set here.
-    airflow_port, mlflow_port : int
+    airflow_port, mlflow_port, service_port : int
         Used if they are free, else others; 0: any.
 
     Examples
@@ -69,11 +69,13 @@ class Platform:
         env: Mapping[str, str] | None = None,
         airflow_port: int = 8080,
         mlflow_port: int = 5000,
+        service_port: int = 8800,
     ) -> None:
         self.home = home.resolve()
         self._dags, self._plugins = dags.resolve(), plugins.resolve()
         self._extra = dict(env or {})
         self._wanted_ports = {"Airflow": airflow_port, "MLflow": mlflow_port}
+        self._service_port = service_port
         self._processes = Processes(self.home / "run")
         self._progress: Progress = _say_nothing
         self._restore_signals = contextlib.ExitStack()
@@ -113,6 +115,13 @@ class Platform:
     def check(self) -> None:
         """Raise PlatformError if a component has died."""
         self._processes.check()
+
+    def start_service(self) -> str:
+        """Start ``bnpipe serve`` and return its address; it is ready when ``/ready`` says so."""
+        port = free_port(self._service_port)
+        command = ["bnpipe.cli", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        self._python("serve", command, self.env)
+        return f"http://127.0.0.1:{port}"
 
     def stop(self) -> None:
         """Stop everything that was started here, and say so first; safe to call again."""
