@@ -52,7 +52,7 @@ def canary_policy(spec: ModelSpec) -> CanaryPolicy:
     from bnpipe.release.canary import CanaryPolicy
 
     section = spec.canary or CanarySpec()
-    late = (section.label_lag, spec.drift and spec.drift.label_lag, spec.source.lag)
+    late = (section.label_lag, spec.drift.label_lag if spec.drift else None, spec.source.lag)
     return CanaryPolicy(
         **{name: getattr(section, name) for name in CanarySpec.model_fields if name != "label_lag"},
         label_lag=next(days for days in late if days is not None),
