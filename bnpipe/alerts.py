@@ -179,21 +179,29 @@ def send(alert: Alert, environ: Mapping[str, str] = os.environ) -> tuple[str, ..
         The ways it went: ``log``, ``webhook``, ``mail``.
     """
     log.warning("alert: %s", alert.text)
-    given = {name: environ.get(name, "").strip() for name in (WEBHOOK, SMTP, TO)}
-    ways: dict[str, Callable[[Alert, Mapping[str, str]], bool]] = {"webhook": _by_webhook, "mail": _by_mail}
+    given = _given(environ)
+    deliver: dict[str, Callable[[Alert, Mapping[str, str]], None]] = {"webhook": _by_webhook, "mail": _by_mail}
     gone = ["log"]
-    for way, deliver in ways.items():
+    for way in ways(environ)[1:]:
         try:
-            if deliver(alert, given):
-                gone.append(way)
+            deliver[way](alert, given)
+            gone.append(way)
         except Exception as error:  # noqa: BLE001  an alert must neither fail a run nor hide how it ended
             log.warning("the alert could not be sent by %s: %s", way, _why(error))
     return tuple(gone)
 
 
-def _by_webhook(alert: Alert, given: Mapping[str, str]) -> bool:
-    if not given[WEBHOOK]:
-        return False
+def ways(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Name the ways that the environment wants an alert to go: ``log`` always, ``webhook``, ``mail``."""
+    given = _given(environ)
+    return ("log", *(["webhook"] if given[WEBHOOK] else []), *(["mail"] if given[SMTP] or given[TO] else []))
+
+
+def _given(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ.get(name, "").strip() for name in (WEBHOOK, SMTP, TO)}
+
+
+def _by_webhook(alert: Alert, given: Mapping[str, str]) -> None:
     server = _parse(WEBHOOK, given[WEBHOOK], ("http", "https"), "https://HOST/PATH")
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "bnpipe"}
     if server.username:
@@ -202,8 +210,7 @@ def _by_webhook(alert: Alert, given: Mapping[str, str]) -> bool:
     address = server._replace(netloc=server.netloc.rpartition("@")[2], fragment="").geturl()
     body = json.dumps(alert.to_dict(), ensure_ascii=False).encode()
     request = urllib.request.Request(address, data=body, headers=headers, method="POST")
-    with urllib.request.build_opener(_Stay).open(request, timeout=TIMEOUT):
-        return True
+    urllib.request.build_opener(_Stay).open(request, timeout=TIMEOUT).close()
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -213,9 +220,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _by_mail(alert: Alert, given: Mapping[str, str]) -> bool:
-    if not given[SMTP] and not given[TO]:
-        return False
+def _by_mail(alert: Alert, given: Mapping[str, str]) -> None:
     to = [address.strip() for address in given[TO].split(",") if address.strip()]
     if not given[SMTP] or not to:
         raise SettingsError(f"{SMTP} and {TO} go together; set both or neither")
@@ -233,7 +238,6 @@ def _by_mail(alert: Alert, given: Mapping[str, str]) -> bool:
         if user:
             smtp.login(user, unquote(server.password or ""))
         smtp.send_message(message)
-    return True
 
 
 def _connect(server: SplitResult) -> smtplib.SMTP:

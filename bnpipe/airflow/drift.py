@@ -11,6 +11,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperatorLink, chain
 from airflow.sdk.exceptions import AirflowSkipException
 
+from bnpipe.airflow.alerts import news_of, tell_once
 from bnpipe.airflow.dags import BeginOperator, daily, drift_dag_id, model_dag, train_dag_id
 from bnpipe.airflow.forms import LookRequest, announced_end, drift_form, moment_of
 from bnpipe.airflow.plugin import TAB
@@ -158,15 +159,17 @@ class ActOperator(LookOperator):
     def call(self, begun: Look, context: Any) -> Any:
         """Act."""
         from bnpipe import steps
-        from bnpipe.alerts import drift_alert, send
+        from bnpipe.alerts import drift_alert
         from bnpipe.config import Settings
         from bnpipe.registry import Registry
 
-        decision, report = steps.read_look(Registry(Settings.from_environ().tracking_uri), begun.run_id)
+        registry = Registry(Settings.from_environ().tracking_uri)
+        decision, report = steps.read_look(registry, begun.run_id)
         acted = steps.look_act(begun)
         if decision.alert:
             link = report_url(context["ti"])
-            send(drift_alert(begun.model, decision, report, done=acted.done, note=acted.reason, link=link))
+            alert = drift_alert(begun.model, decision, report, done=acted.done, note=acted.reason, link=link)
+            tell_once(registry, begun, news_of(begun, decision, report, acted), alert)
         return acted
 
 
