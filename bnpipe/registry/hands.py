@@ -36,7 +36,8 @@ class Hands(Versions):
         try:
             self.ledger.find(model)
         except VersionNotFound as error:
-            raise VersionNotFound(self._whereabouts(model)) from error
+            unknown = f"MLflow at {self.connection.shown} has no registered model {model!r}"
+            raise VersionNotFound(self._fate(model) or unknown) from error
         mine = tuple(seen for seen in sightings if seen.model == model)
         before = self._entered_by_movers(model, mine) if mine else ()
         found = self.ledger.settle(model, sightings=mine)
@@ -62,7 +63,7 @@ class Hands(Versions):
         warnings = []
         for entry in by_hand:
             if entry.to is None:
-                warnings.append(self._removed(entry))
+                warnings.append(self._removed(entry.model, entry.source))
                 continue
             moved = f"champion of {entry.model!r} was set to version {entry.to} in MLflow"
             try:
@@ -72,19 +73,26 @@ class Hands(Versions):
             warnings.extend(f"{moved}, but {doubt}" for doubt in doubts)
         return warnings
 
-    def _removed(self, entry: LedgerEntry) -> str:
+    def _removed(self, model: str, number: int | None) -> str:
         """Tell an alias that was taken away from a version that was deleted, and the alias with it."""
-        if entry.source is not None:
+        if number is not None:
             try:
-                self.version(entry.model, entry.source)
+                self.version(model, number)
             except VersionNotFound:
-                return (
-                    f"version {entry.source} of {entry.model!r}, the champion, was deleted in MLflow; there is none now"
-                )
-        return f"champion of {entry.model!r} was removed in MLflow; it was version {entry.source}"
+                return f"version {number} of {model!r}, the champion, was deleted in MLflow; there is none now"
+        return f"champion of {model!r} was removed in MLflow; it was version {number}"
 
-    def _whereabouts(self, model: str) -> str:
-        """Say what became of a model that is not there: renamed, deleted or never made by bnpipe."""
+    def vacancy(self, model: str) -> str:
+        """Say why a model without champion has none any more; '' if it never had one."""
+        try:
+            entries = self.ledger.history(model)
+        except VersionNotFound:
+            return self._fate(model)
+        reigned = [entry.to for entry in entries if entry.to is not None and entry.outcome in ("done", "by hand")]
+        return self._removed(model, reigned[-1]) if reigned else ""
+
+    def _fate(self, model: str) -> str:
+        """Say what became of a model that is not there, renamed or deleted; '' if bnpipe never made it."""
         experiment = self.connection.call("get_experiment_by_name", EXPERIMENT)
         ledgers = () if experiment is None else self._ledgers_of(model, experiment.experiment_id)
         for run_id in ledgers:
@@ -96,7 +104,7 @@ class Hands(Versions):
                 )
         if ledgers:
             return f"{model!r} was deleted in MLflow with all its versions; its next training begins anew"
-        return f"MLflow at {self.connection.shown} has no registered model {model!r}"
+        return ""
 
     def _ledgers_of(self, model: str, experiment: str) -> tuple[str, ...]:
         runs = self.connection.pages(

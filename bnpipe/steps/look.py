@@ -22,7 +22,7 @@ from bnpipe.config import ModelSpec, Overrides, Settings, load_spec
 from bnpipe.errors import BnpipeError, EmptyWindowError, shorten
 from bnpipe.registry import Registry
 from bnpipe.steps.live import Champion, LiveWindow, Look, LookBench, LookRecipe, Obstacle
-from bnpipe.steps.proof import last_champion, load_rival
+from bnpipe.steps.proof import load_rival
 from bnpipe.steps.reaction import look_act, look_decide, look_report
 from bnpipe.steps.recipe import code_version
 from bnpipe.steps.situation import KEY_TAG, WINDOW_END_TAG
@@ -178,11 +178,9 @@ def look_snapshot(
 def _find_champion(registry: Registry, model: str) -> tuple[Champion | None, Network | None, Obstacle | None]:
     version = registry.champion(model)
     if version is None:
-        reigned = last_champion(registry, model)
-        if reigned is None:
-            return None, None, Obstacle(f"{model} has no champion yet: there is nothing to compare with", alert=False)
-        said = f"the alias champion was taken from version {reigned.number} by hand: there is nothing to compare with"
-        return None, None, Obstacle(said)
+        if vacant := registry.vacancy(model):
+            return None, None, Obstacle(f"there is nothing to compare with: {vacant}")
+        return None, None, Obstacle(f"{model} has no champion yet: there is nothing to compare with", alert=False)
     champion, network = Champion.of(version), load_rival(registry, version)
     if champion is None or network is None or not network.has_counts:
         said = f"champion {version.number} was not made by bnpipe: nobody knows from which rows it was learned"

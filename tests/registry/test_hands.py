@@ -176,6 +176,22 @@ def test_renamed_or_deleted_models_are_told_apart(registry: Registry, champion: 
         registry.reconcile("nothing")
 
 
+def test_why_there_is_no_champion(registry: Registry, champion: str) -> None:
+    """Alias removed, version deleted, model renamed, model deleted; '' for a model that never had one."""
+    client = registry.connection.client
+    assert registry.vacancy("nothing") == ""
+    client.create_registered_model("by somebody else")
+    assert registry.vacancy("by somebody else") == ""
+    client.delete_registered_model_alias(champion, "champion")
+    assert registry.vacancy(champion) == "champion of 'flights' was removed in MLflow; it was version 1"
+    client.delete_model_version(champion, "1")
+    assert registry.vacancy(champion).startswith("version 1 of 'flights', the champion, was deleted in MLflow")
+    client.rename_registered_model(champion, "departures")
+    assert registry.vacancy(champion).startswith("'flights' was renamed to 'departures' in MLflow")
+    client.delete_registered_model("departures")
+    assert registry.vacancy(champion).startswith("'flights' was deleted in MLflow with all its versions")
+
+
 def test_a_champion_by_hand_that_is_deleted_before_anybody_looked(
     registry: Registry, clock: Clock, champion: str
 ) -> None:
