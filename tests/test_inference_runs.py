@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from inference_cases import PLAIN_PYTHON, holes, random_likelihood
-from reference_networks import published, sample
+from reference_networks import published, random_network, sample
 
 from bnpipe.data import Dataset
 from bnpipe.errors import EvidenceError
@@ -62,6 +62,21 @@ def test_rows_at_the_edges_of_blocks(rows: int):
         np.testing.assert_array_equal(some[node], whole[node][:rows])
     np.testing.assert_array_equal(some_best.codes, best.codes[:, :rows])
     np.testing.assert_array_equal(engine.log_likelihood(part), engine.log_likelihood(data)[:rows])
+
+
+@pytest.mark.parametrize("network", [published("asia"), random_network(5, 9, zeros=0.3)], ids=["asia", "zeros"])
+def test_looked_up_or_not_a_row_is_answered_alone(network: Network):
+    """With the shortcut, too, no row's bits depend on the others, and they are what messages say to the last digits."""
+    engine = compile(network)
+    codes = holes(sample(network, 130, seed=5), 0.3, seed=6).codes
+    for targets in (network.nodes[:1], network.nodes):
+        whole = engine.posterior_codes(codes, targets, shortcut=True)
+        plain = engine.posterior_codes(codes, targets)
+        alone = [engine.posterior_codes(codes[:, row : row + 1], targets, shortcut=True) for row in range(130)]
+        for target in targets:
+            assert bits(whole[target]) == bits(*[one[target] for one in alone])
+            np.testing.assert_allclose(whole[target], plain[target], rtol=1e-12, atol=1e-14)
+    assert 0 < sum(engine._compiled.families.covered(0, codes)) < 130  # both ways were gone
 
 
 def many_leaves(count: int, least: float) -> Network:

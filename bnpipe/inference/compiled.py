@@ -65,6 +65,26 @@ class Compiled:
                     tables[place][open_rows] = answer
         return tables
 
+    def row_by_row(self, codes: Codes, targets: Sequence[int], threads: int | None) -> list[Floats]:
+        """Answer by look-up the rows in which every target can be, others by messages.
+
+        A row's bits are the same whatever other rows there are, which those of :meth:`look_up_first` are not.
+        """
+        rows = codes.shape[1]
+        known = np.logical_and.reduce([self.families.covered(target, codes) for target in targets])
+        closed = np.flatnonzero(known)
+        if closed.size == 0:
+            return self.propagate(self.plan(targets), codes, None, threads).tables
+        tables = [np.empty((rows, self.tree.cardinalities[target])) for target in targets]
+        for target, table in zip(targets, tables, strict=True):
+            self.families.posterior(target, codes, closed, table)
+        if closed.size < rows:
+            opened = np.flatnonzero(~known)
+            answers = self.propagate(self.plan(targets), codes.take(opened, axis=1), None, threads)
+            for table, answer in zip(tables, answers.tables, strict=True):
+                table[opened] = answer
+        return tables
+
     def propagate(self, plan: Plan, codes: Codes, soft: SoftEvidence | None, threads: int | None) -> Answers:
         """Run a plan over all rows."""
         least = self.families.log_least + (soft.log_least if soft is not None else 0.0)

@@ -22,6 +22,9 @@ Codes: TypeAlias = NDArray[np.uint8]
 _ABSENT: Final[Any] = object()
 _REMEMBERED: Final = 4096
 """Values of one variable whose codes are kept; a variable of states has few, a number may have many."""
+_MANY: Final = 64
+"""Rows from which numbers are put into bins all at once."""
+_NUMBERS: Final = frozenset((float, int, type(None)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -60,9 +63,13 @@ class CellEncoder:
         """Encode rows."""
         codes = np.empty((self._variables, len(rows)), dtype=np.uint8)
         unseen: list[tuple[int, str, Cell]] = []
+        many = len(rows) >= _MANY
         for place, column in enumerate(self._columns):
             name, known, code_of = column.name, column.known, column.code
             values = [row.get(name, _ABSENT) for row in rows]
+            if many and (in_bins := column.bins(values)) is not None:
+                codes[place] = in_bins
+                continue
             try:
                 # True == 1, so booleans must not meet numbers in a dict: they are left to `code_of`.
                 codes[place] = [known[v] if v.__class__ is not bool else code_of(v) for v in values]
@@ -71,13 +78,9 @@ class CellEncoder:
             if column.odd and not column.odd.isdisjoint(values):
                 unseen += [(row, name, value) for row, value in enumerate(values) if column.strange(value)]
         names = self.names
-        unknown = tuple(
-            (place, name)
-            for place, row in enumerate(rows)
-            if not row.keys() <= names
-            for name in row
-            if name not in names
-        )
+        unknown: tuple[tuple[int, str], ...] = ()
+        if not names.issuperset(set().union(*rows)):
+            unknown = tuple((place, name) for place, row in enumerate(rows) for name in row if name not in names)
         return Encoded(codes, tuple(unseen), unknown)
 
 
@@ -113,6 +116,19 @@ class _Column:
             self.odd.add(value)
         self.known[value] = self._role(self.variable.other) if found is None else found
         return self.known[value]
+
+    def bins(self, values: list[Any]) -> Codes | None:
+        """Give the codes of numbers and nulls; None where something else is among them, or there are no bins."""
+        edges = self.variable.edges
+        if edges is None or not _NUMBERS.issuperset(map(type, values)):
+            return None
+        try:
+            numbers = np.array(values, dtype=np.float64)  # a null becomes NaN, which JSON does not have
+        except OverflowError:
+            return None
+        codes = np.searchsorted(edges, numbers, side="right").astype(np.uint8)
+        codes[np.isnan(numbers)] = self._kept[None]
+        return codes
 
     def strange(self, value: Cell) -> bool:
         """Tell whether a value, not null, is no state."""
