@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,11 +17,13 @@ from starlette.requests import ClientDisconnect
 from bnpipe.errors import BnpipeError, QuestionError, ServiceBusy
 from bnpipe.serving import descriptions
 from bnpipe.serving.access import Caller
+from bnpipe.serving.observing import Finished
 from bnpipe.serving.overview import describe_health, describe_model, describe_models
 from bnpipe.serving.problems import MEDIA_TYPE, encode_problem, plain_problem, problem_of
 from bnpipe.serving.questions import KINDS, Kind
 from bnpipe.serving.service import Reply, Service
 from bnpipe.serving.shedding import Shedding
+from bnpipe.serving.tracing import Tracing
 
 Handler = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
@@ -28,23 +31,40 @@ _JSON: Final = "application/json"
 _log = logging.getLogger(__name__)
 
 
-def create_app(service: Service, *, metrics: Callable[[], bytes] | None = None) -> Shedding:
+def create_app(
+    service: Service,
+    *,
+    metrics: Callable[[], bytes] | None = None,
+    tracing: Tracing | None = None,
+    access_log: Callable[[Finished], None] | None = None,
+) -> Shedding:
     """Make the ASGI application of one worker.
 
     Parameters
     ----------
     service : Service
     metrics : callable, optional
-        Gives the text for ``/metrics``.
+        Gives the text for ``/metrics``; called in a thread.
+    tracing : Tracing, optional
+    access_log : callable, optional
+        Told of every request.
     """
-    return Shedding(_Routes(service, metrics).app, service.spec.limits.waiting, service.observer)
+    return Shedding(
+        _Routes(service, metrics, tracing or Tracing(), access_log).app, service.spec.limits.waiting, service.observer
+    )
 
 
 class _Routes:
     """The routes of one service."""
 
-    def __init__(self, service: Service, metrics: Callable[[], bytes] | None) -> None:
-        self.service, self.metrics = service, metrics
+    def __init__(
+        self,
+        service: Service,
+        metrics: Callable[[], bytes] | None,
+        tracing: Tracing,
+        access_log: Callable[[Finished], None] | None,
+    ) -> None:
+        self.service, self.metrics, self.tracing, self.access_log = service, metrics, tracing, access_log
         self.app = FastAPI(
             title="bnpipe",
             version="1",
@@ -74,6 +94,7 @@ class _Routes:
         async def guarded(request: Request) -> Response:
             arrived = time.monotonic()
             request.state.arrived = arrived
+            trace = self.tracing.begin(request.headers)
             name = request.path_params.get("name", "")
             try:
                 response = await handler(request)
@@ -81,16 +102,24 @@ class _Routes:
                 response = Response(status_code=499)
             except Exception as error:  # noqa: BLE001  told as a problem document
                 response = self._problem(error, name)
-            version, arm = getattr(request.state, "answered", (0, ""))
-            known = name if name in self.service.shelf.models else ""
-            self.service.observer.request(
+            reply: Reply | None = getattr(request.state, "reply", None)
+            done = Finished(
                 endpoint=endpoint,
-                model=known,
-                version=version,
-                arm=arm,
                 status=response.status_code,
                 seconds=time.monotonic() - arrived,
+                model=name if name in self.service.shelf.models else "",
+                version=reply.version if reply else 0,
+                arm=reply.arm if reply else "",
+                request_id=reply.request_id if reply else "",
+                caller=getattr(request.state, "caller", ""),
+                rows=reply.rows if reply else 0,
+                trace=trace.id if trace else "",
             )
+            self.service.observer.request(done)
+            if self.access_log is not None:
+                self.access_log(done)
+            if trace is not None:
+                self.tracing.end(trace, done)
             return response
 
         return guarded
@@ -107,10 +136,13 @@ class _Routes:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         yield
         await self.service.drain()
+        await asyncio.to_thread(self.tracing.close)
 
     def _caller(self, request: Request) -> Caller:
         headers = request.headers
-        return self.service.access.caller(headers.get("authorization"), headers.get("x-api-key"))
+        caller = self.service.access.caller(headers.get("authorization"), headers.get("x-api-key"))
+        request.state.caller = caller.name
+        return caller
 
     async def _body(self, request: Request) -> bytes:
         """Read a body, no further than is allowed."""
@@ -170,11 +202,12 @@ class _Routes:
 
     async def _metrics(self, request: Request) -> Response:
         self._caller(request).check("operate")
-        return Response(self.metrics() if self.metrics else b"", media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = await asyncio.to_thread(self.metrics) if self.metrics else b""
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _answer(request: Request, reply: Reply) -> Response:
-    request.state.answered = (reply.version, reply.arm)
+    request.state.reply = reply
     return Response(reply.body, headers={"X-Request-Id": reply.request_id}, media_type=_JSON)
 
 

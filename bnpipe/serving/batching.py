@@ -19,6 +19,7 @@ from bnpipe.errors import DeadlineExceeded
 from bnpipe.serving.answering import Options, answer
 from bnpipe.serving.cells import Codes
 from bnpipe.serving.questions import Kind
+from bnpipe.serving.tracing import Trace, current
 from bnpipe.serving.versions import ServedVersion
 
 Answers = list[dict[str, Any]]
@@ -55,6 +56,8 @@ class _Waiting:
     codes: Codes
     deadline: float
     answer: asyncio.Future[Answers]
+    trace: Trace | None
+    since: float
 
 
 @dataclass(slots=True)
@@ -118,7 +121,7 @@ class Batcher:
                 loop.call_later(self.spec.wait, self._flush, key, group)
             else:
                 loop.call_soon(self._flush, key, group)
-        one = _Waiting(codes, deadline, loop.create_future())
+        one = _Waiting(codes, deadline, loop.create_future(), current(), time.perf_counter())
         group.waiting.append(one)
         group.rows += codes.shape[1]
         if group.rows >= self.spec.rows:
@@ -142,25 +145,29 @@ class Batcher:
         codes = live[0].codes if len(live) == 1 else np.concatenate([one.codes for one in live], axis=1)
         light = group.kind in ("posterior", "predict", "likelihood") and group.options.interval is None
         if light and codes.shape[1] * group.version.cost <= _INLINE_CELLS:
-            self._deliver(live, *self._call(group, codes, len(live)))
+            self._deliver(live, *self._call(group, codes, live))
         else:
             self._running += 1
-            task = asyncio.get_running_loop().run_in_executor(None, self._call, group, codes, len(live))
+            task = asyncio.get_running_loop().run_in_executor(None, self._call, group, codes, live)
             task.add_done_callback(lambda done: self._done(live, done))
 
     def _done(self, live: list[_Waiting], task: asyncio.Future[tuple[Answers, Exception | None]]) -> None:
         self._running -= 1
         self._deliver(live, *task.result())
 
-    def _call(self, group: _Group, codes: Codes, questions: int) -> tuple[Answers, Exception | None]:
+    def _call(self, group: _Group, codes: Codes, live: list[_Waiting]) -> tuple[Answers, Exception | None]:
         began, error, answers = time.perf_counter(), None, []
         try:
             answers = self.ask(group.version, group.kind, group.options, codes)
         except Exception as caught:  # noqa: BLE001  handed to every waiting request
             error = caught
+        ended, rows = time.perf_counter(), codes.shape[1]
+        for one in live:
+            if one.trace is not None:
+                one.trace.add("wait", one.since, began)
+                one.trace.add("engine", began, ended, rows=rows, questions=len(live))
         if self.on_batch is not None:
-            seconds = time.perf_counter() - began
-            self.on_batch(EngineCall(group.version, group.kind, codes.shape[1], questions, seconds, error))
+            self.on_batch(EngineCall(group.version, group.kind, rows, len(live), ended - began, error))
         return answers, error
 
     @staticmethod

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from bnpipe.serving.batching import EngineCall
 from bnpipe.serving.cells import Encoded
+from bnpipe.serving.questions import Kind
 from bnpipe.serving.versions import ServedVersion
 
 
-class Observer:
-    """Hears of everything, at most once a request each; must be quick, and never raise."""
+class Finished(msgspec.Struct, frozen=True, gc=False):
+    """A request that was answered or refused.
 
-    def request(self, *, endpoint: str, model: str, version: int, arm: str, status: int, seconds: float) -> None:
-        """Hear of an answered or refused request; `version` 0 and `arm` '' where none was chosen."""
+    Parameters
+    ----------
+    endpoint : str
+        Last part of its route, such as ``posterior``.
+    status : int
+    seconds : float
+    model, version, arm : str, int, str
+        Who answered; '' and 0 where nobody did, or the model is not served.
+    request_id, caller : str
+    rows : int
+    trace : str
+        Id of its trace, if it has one.
+    """
+
+    endpoint: str
+    status: int
+    seconds: float
+    model: str = ""
+    version: int = 0
+    arm: str = ""
+    request_id: str = ""
+    caller: str = ""
+    rows: int = 0
+    trace: str = ""
+
+
+class Observer:
+    """Hears of everything; must be quick, and never raise."""
+
+    def request(self, done: Finished) -> None:
+        """Hear of an answered or refused request."""
 
     def error(self, *, kind: str, model: str) -> None:
         """Hear of an error by its class name."""
@@ -28,14 +60,14 @@ class Observer:
     def evidence(self, version: ServedVersion, encoded: Encoded) -> None:
         """Hear of the evidence of a question."""
 
-    def answers(self, version: ServedVersion, answers: list[dict[str, object]]) -> None:
-        """Hear of fresh answers of the engine, row by row as in `answering`."""
+    def answered(self, version: ServedVersion, kind: Kind, text: bytes) -> None:
+        """Hear what a version believes: the JSON of its rows' answers, remembered or fresh."""
 
     def breaker(self, version: ServedVersion, state: str) -> None:
         """Hear of a breaker that changed."""
 
-    def serving(self, model: str, champion: int, challenger: int, share: float) -> None:
-        """Hear which versions of a model answer now; 0 is none."""
-
     def shadow(self, model: str, version: int, *, apart: float) -> None:
         """Hear how far a shadow's posterior was from the answer given: total variation, mean over rows and targets."""
+
+    def logged(self, records: int, *, refused: bool) -> None:
+        """Hear that records went into the log of answers, or that it refused them."""

@@ -31,6 +31,7 @@ from bnpipe.serving.questions import Kind, Question, read_feedback, read_questio
 from bnpipe.serving.remembering import AnswerCache
 from bnpipe.serving.routing import choose_arm, is_shadowed
 from bnpipe.serving.shelf import ServedModel, Shelf
+from bnpipe.serving.tracing import leave, step
 from bnpipe.serving.versions import ServedVersion
 
 _REMEMBERED_ROWS: Final = 16
@@ -59,6 +60,7 @@ class Reply:
     request_id: str
     version: int = 0
     arm: str = ""
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,8 @@ class Service:
         ServiceError, JournalError
         """
         caller.check("ask", name)
-        question = read_question(body, most_rows=self.spec.limits.rows)
+        with step("decode"):
+            question = read_question(body, most_rows=self.spec.limits.rows)
         return await self.answer(kind, name, question, caller, version=version, arrived=arrived)
 
     async def answer(
@@ -151,9 +154,12 @@ class Service:
         """Answer a decoded question; see :meth:`ask`."""
         asked = self._prepare(kind, name, question, caller, version=version, arrived=arrived)
         answered = await self._answered(asked)
+        if answered.fallback is None:
+            self.observer.answered(answered.version, kind, answered.text)
         self._keep(asked, answered)
         self._shadow(asked, answered)
-        return Reply(_body(asked, answered), asked.id, answered.version.number, answered.arm)
+        rows = len(question.rows)
+        return Reply(_body(asked, answered), asked.id, answered.version.number, answered.arm, rows)
 
     def _prepare(
         self, kind: Kind, name: str, question: Question, caller: Caller, *, version: int | None, arrived: float
@@ -162,7 +168,8 @@ class Service:
         key = question.key if question.key is not None else request_id
         chosen, arm = choose_version(model, caller, version, key)
         options = _options(kind, question, chosen)
-        encoded = chosen.encoder.encode(question.rows)
+        with step("encode"):
+            encoded = chosen.encoder.encode(question.rows)
         _check_evidence(encoded, self.spec.served(name))
         cost = encoded.codes.shape[1] * chosen.cost * (len(chosen.network.nodes) if kind == "explanation" else 1)
         if cost > self.spec.limits.cost:
@@ -197,7 +204,6 @@ class Service:
             if found is not None:
                 return found
         answers = await self._guarded(version, asked.kind, asked.options, codes, asked.deadline)
-        self.observer.answers(version, answers)
         text = encode_answers(answers)
         if key is not None:
             self.remembered.put(key, text)
@@ -271,6 +277,7 @@ class Service:
         task.add_done_callback(self._shadows.discard)
 
     async def _ask_shadow(self, asked: _Asked, challenger: ServedVersion, answered: _Answered) -> None:
+        leave()
         try:
             check_options(challenger.engine, asked.options)
             text = await self._from_version(asked, challenger, challenger.encoder.encode(asked.question.rows))
@@ -332,9 +339,11 @@ class Service:
     def _append(self, records: list[Record]) -> None:
         try:
             assert self.log is not None
-            self.log.append(records)
+            with step("log"):
+                self.log.append(records)
+            self.observer.logged(len(records), refused=False)
         except BnpipeError as error:
-            self.observer.error(kind="JournalError", model="")
+            self.observer.logged(len(records), refused=True)
             if self.spec.answers.required:
                 raise
             _log.error("an answer was given that could not be logged: %s", error)
