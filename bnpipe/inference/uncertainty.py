@@ -118,7 +118,7 @@ def _block(
     level: float,
 ) -> Floats:
     held, rows = engine.uncertainty, codes.shape[1]
-    clamped = np.tile(codes, (1, states))
+    clamped = np.ascontiguousarray(np.tile(codes, (1, states)))
     clamped[target] = np.repeat(np.arange(states, dtype=np.uint8), rows)
     slopes, mass = engine.family_tables(clamped, held.reference, likelihood=likelihood, threads=1)
     log_mass = mass.reshape(states, rows)
