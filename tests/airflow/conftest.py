@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shop_bench import REPOSITORY, SPEC, Shop, draw_day
+from alert_servers import Webhook, running
+from shop_bench import DRIFT, REPOSITORY, SPEC, Shop, draw_day
 
 HOME = Path(tempfile.mkdtemp(prefix="bnpipe-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -96,6 +97,29 @@ def shop(airflow_db, shop_rows, models, mlflow_uri, monkeypatch) -> Shop:
     monkeypatch.setenv("BNPIPE_DATA", str(shop_rows.parent))
     monkeypatch.setenv("BNPIPE_STORE", str(models.parent / "store"))
     return Shop(name, models.parent, spec, mlflow_uri, shop_rows.parent)
+
+
+@pytest.fixture
+def alerts(monkeypatch):
+    """What a webhook of this test was sent."""
+    with running(Webhook()) as server:
+        monkeypatch.setenv("BNPIPE_ALERT_WEBHOOK", server.address)
+        yield server.posted
+
+
+@pytest.fixture
+def live(shop, alerts):
+    """A shop with the section `drift` whose first version, learned from January, is champion."""
+    shop.spec.write_text(shop.spec.read_text() + DRIFT)
+    assert shop.run("2026-02-02T02:00").xcom("promote")["outcome"] == "promoted"
+    return shop
+
+
+@pytest.fixture
+def changed(live, fickle_rows, monkeypatch):
+    """The same shop, where customers with a large basket rarely come back since 7 February."""
+    monkeypatch.setenv("BNPIPE_DATA", str(fickle_rows.parent))
+    return live
 
 
 @pytest.fixture(scope="session")

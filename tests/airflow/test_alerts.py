@@ -5,21 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from alert_servers import Webhook, running
 from shop_bench import Run, load_dag
 
 from bnpipe.airflow.alerts import AlertNotifier, failure_alert
 from bnpipe.errors import SourceUnavailable
 
 TASK = SimpleNamespace(task_id="fit", dag_id="bn_train__shop", log_url="http://airflow.test/log")
-
-
-@pytest.fixture
-def alerts(monkeypatch):
-    """What a webhook of this test was sent."""
-    with running(Webhook()) as server:
-        monkeypatch.setenv("BNPIPE_ALERT_WEBHOOK", server.address)
-        yield server.posted
 
 
 @pytest.mark.parametrize(

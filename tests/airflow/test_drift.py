@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from alert_servers import Webhook, running
 from shop_bench import DRIFT, SPEC, load_dag, load_dags
 
 from bnpipe import steps
@@ -69,29 +68,6 @@ def test_drift_form_is_typed_and_means_as_in_the_spec_when_left_blank(models):
     for name, wrong in {"from": "yesterday", "to": "31.12.2026", "actions": "maybe"}.items():
         with pytest.raises(ParamValidationError):
             params.get_param(name).resolve(wrong)
-
-
-@pytest.fixture
-def alerts(monkeypatch):
-    """What a webhook of this test was sent."""
-    with running(Webhook()) as server:
-        monkeypatch.setenv("BNPIPE_ALERT_WEBHOOK", server.address)
-        yield server.posted
-
-
-@pytest.fixture
-def live(shop, alerts):
-    """A shop with the section `drift` whose first version, learned from January, is champion."""
-    shop.spec.write_text(shop.spec.read_text() + DRIFT)
-    assert shop.run("2026-02-02T02:00").xcom("promote")["outcome"] == "promoted"
-    return shop
-
-
-@pytest.fixture
-def changed(live, fickle_rows, monkeypatch):
-    """The same shop, where customers with a large basket rarely come back since 7 February."""
-    monkeypatch.setenv("BNPIPE_DATA", str(fickle_rows.parent))
-    return live
 
 
 def test_a_calm_look_does_nothing_and_tells_nobody(live, alerts):
