@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _data_commands(add)
     _learning_commands(add)
     _release_commands(add)
+    _canary_commands(add)
     _keeping_commands(add)
     _serving_commands(add)
     return parser
@@ -151,6 +152,31 @@ def _release_commands(add: Add) -> None:
     history = add("history", _history, "print who moved the champion, when, and on what evidence")
     history.add_argument("name")
     history.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _canary_commands(add: Add) -> None:
+    canary = add("canary", _canary_status, "let a version answer a part of the requests, and more as it proves itself")
+    canary.add_argument("name", help="a network of BNPIPE_MODELS, or the path of a spec")
+    verbs = canary.add_subparsers(required=True, metavar="start|step|halt|status")
+
+    start = verbs.add_parser("start", help="begin with the first stage")
+    start.set_defaults(command=_canary_start)
+    start.add_argument("version", type=int)
+    start.add_argument("--reason", required=True)
+    start.add_argument(
+        "--shadow", type=float, nargs="?", const=1.0, metavar="SHARE",
+        help="first answer this share of the requests (default: all) unheard",
+    )  # fmt: skip
+
+    step = verbs.add_parser("step", help="look at what its answers were worth, and act")
+    step.set_defaults(command=_canary_step)
+    step.add_argument("--answers", type=Path, metavar="FOLDER", help="the log of answers (default: BNPIPE_ANSWERS)")
+
+    halt = verbs.add_parser("halt", help="give every request back to the champion")
+    halt.set_defaults(command=_canary_halt)
+    halt.add_argument("--reason", required=True)
+
+    verbs.add_parser("status", help="print every stage so far")
 
 
 def _keeping_commands(add: Add) -> None:
@@ -322,6 +348,43 @@ def _freeze(options: argparse.Namespace) -> int:
         raise SettingsError(f"say why {options.name} is frozen: --reason TEXT")
     registry.freeze(options.name, actor=getpass.getuser(), reason=options.reason)
     print(f"{options.name}: frozen, {registry.frozen(options.name)}")
+    return 0
+
+
+def _canary_start(options: argparse.Namespace) -> int:
+    from bnpipe.config import Settings, load_spec
+    from bnpipe.registry import describe_canary
+    from bnpipe.steps.canary import canary_start
+
+    spec = load_spec(_spec_path(Settings.from_environ(), options.name))
+    entry = canary_start(spec, options.version, actor=getpass.getuser(), reason=options.reason, shadow=options.shadow)
+    print(f"{spec.name}: {describe_canary(entry).strip()}")
+    return 0
+
+
+def _canary_step(options: argparse.Namespace) -> int:
+    from bnpipe.config import Settings, load_spec
+    from bnpipe.steps.canary import canary_step
+
+    spec = load_spec(_spec_path(Settings.from_environ(), options.name))
+    found = canary_step(spec, actor=getpass.getuser(), answers=options.answers)
+    print(f"{spec.name}: {found.action}: {found.reason}")
+    return 1 if found.action == "halt" else 0
+
+
+def _canary_halt(options: argparse.Namespace) -> int:
+    from bnpipe.registry import describe_canary
+    from bnpipe.steps.canary import canary_halt
+
+    entry = canary_halt(options.name, actor=getpass.getuser(), reason=options.reason)
+    print(f"{options.name}: {'no canary is running' if entry is None else describe_canary(entry).strip()}")
+    return 0
+
+
+def _canary_status(options: argparse.Namespace) -> int:
+    from bnpipe.steps.canary import canary_status
+
+    print("\n".join(canary_status(options.name)) or f"{options.name}: there never was a canary")
     return 0
 
 

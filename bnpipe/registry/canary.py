@@ -159,8 +159,22 @@ class Canaries(Versions, Freezing):
         actor: str,
         evidence: str = "",
         key: str = "",
+        now: datetime | None = None,
     ) -> CanaryEntry:
         """Enter what was decided about a state: the next stage, the end after its promotion, or a halt.
+
+        Parameters
+        ----------
+        model : str
+        state : CanaryState
+            The one decided about.
+        decision : CanaryDecision
+        policy : CanaryPolicy
+        actor, evidence : str
+        key : str
+            A retry with the same key gives the entry of the first attempt.
+        now : datetime or None
+            When the decision was taken, from when the next stage counts; None: now.
 
         Raises
         ------
@@ -177,7 +191,7 @@ class Canaries(Versions, Freezing):
             self._check_advance(model, state.version)
         if before is None or before.state != state:
             raise PromotionRefused(f"the canary of {model!r} is no longer the one that was decided about; decide again")
-        after = follow(state, decision, policy, self._now())
+        after = follow(state, decision, policy, now or self._now())
         return self._write(model, before, after, actor=actor, evidence=evidence, key=key)
 
     def halt_canary(self, model: str, *, actor: str, reason: str, key: str = "") -> CanaryEntry | None:

@@ -25,6 +25,8 @@ Mode = Literal["canary", "shadow"]
 Status = Literal["running", "halted", "promoted"]
 CanaryAction = Literal["wait", "advance", "halt", "promote"]
 
+OBJECTION: Final = 0.1
+"""Level at which arms keep a challenger waiting: that costs days at most, and no budget."""
 SHADOW: Final = -1
 """The stage before the first: the challenger answers unheard."""
 
@@ -249,8 +251,9 @@ def advance(
     surely worse than a target's tolerance is halted. It goes on when what the next stage may cost *all* requests is
     surely within the tolerance: at a share s it may be worse by tolerance / s. While shadowing nothing is lost by
     waiting, so there the whole tolerance holds. Pairs count from the canary's beginning, arms from the stage's; where
-    there are pairs they prove, and arms may only object. All must agree (an intersection-union test), and each way of
-    halting has its part of the error, so no test needs a correction for the others.
+    there are pairs they prove, and arms may only object: surely, and it is halted; or so that luck would do it once in
+    ten, and it waits. All must agree (an intersection-union test), and each way of halting has its part of the error,
+    so no test needs a correction for the others.
 
     Parameters
     ----------
@@ -401,8 +404,12 @@ def _comparisons(state: CanaryState, ripe: Sequence[ClusterOutcome], policy: Can
         ask = partial(_within, alpha=alpha, tolerance=tolerance, reach=reach)
         verdicts.append(ask(f"pairs {target}", f"{target}: log-loss on the same rows, ", _pairs(ripe, target, policy)))
         if state.mode == "canary":
-            stage = [one for one in ripe if one.start >= state.since]
-            verdicts.append(ask(f"arms {target}", f"{target}: log-loss by arm, ", _arms(stage, target, policy)))
+            arms = _arms([one for one in ripe if one.start >= state.since], target, policy)
+            what = f"{target}: log-loss by arm, "
+            verdicts.append(ask(f"arms {target}", what, arms))
+            doubt = _within(f"objection {target}", what, arms, alpha=OBJECTION, tolerance=tolerance / reach, reach=1)
+            if doubt.outcome == "fail":
+                verdicts.append(replace(doubt, outcome="undecided", reason=f"{doubt.reason}, not yet beyond luck"))
     return tuple(verdicts)
 
 
@@ -433,11 +440,11 @@ def _within(
 
 
 def _needed(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Give what must pass: pairs of each target where there are any, else arms."""
+    """Give what must pass: pairs of each target where there are any, else arms; and no arms may object."""
     if not verdicts:
         return [Verdict("labels", "undecided", "no answer has a label yet", kind="relative", unit="nats/row")]
     by_gate = {verdict.gate: verdict for verdict in verdicts}
-    needed = []
+    needed = [verdict for verdict in verdicts if verdict.gate.startswith("objection ")]
     for gate, pairs in by_gate.items():
         kind, _, target = gate.partition(" ")
         if kind == "pairs":

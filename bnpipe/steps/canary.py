@@ -139,7 +139,7 @@ def canary_step(
         outcomes = outcomes_of(registry, spec, state, answers=answers or settings.answers, policy=policy, now=now)
         decision = _decide(state, outcomes, policy, now)
     log.info("%s: canary of version %d: %s: %s", model, state.version, decision.action, decision.reason)
-    return _act(registry, spec, state, decision, policy=policy, actor=actor, key=key)
+    return _act(registry, spec, state, decision, policy=policy, actor=actor, key=key, now=now)
 
 
 def canary_status(model: str, *, settings: Settings | None = None) -> tuple[str, ...]:
@@ -219,6 +219,7 @@ def _act(
     policy: CanaryPolicy,
     actor: str,
     key: str,
+    now: datetime,
 ) -> CanaryStep:
     """Do what was decided. What is refused meanwhile (a freeze, somebody else's move) waits for the next look."""
     if decision.action == "wait":
@@ -228,7 +229,7 @@ def _act(
             reason = f"a person promotes it: bnpipe promote {spec.name} {state.version} ({decision.reason})"
             return _told("await approval", state, reason, decision)
         entry = registry.move_canary(
-            spec.name, state, decision, policy=policy, actor=actor, evidence=_evidence(decision), key=key
+            spec.name, state, decision, policy=policy, actor=actor, evidence=_evidence(decision), key=key, now=now
         )
     except PromotionRefused as refusal:
         return _told("wait", state, str(refusal), decision)

@@ -104,6 +104,7 @@ def slow(cluster: ClusterOutcome) -> ClusterOutcome:
         (SHADOW, days(9, gap=0.05), 9.0, "halt", "pairs late: fail"),
         (FIRST, days(9, gap=0.0, arms=0.05), 9.0, "halt", "arms late: fail"),  # the same beliefs, yet worse for it
         (LAST, days(9, gap=None, arms=0.05), 9.0, "halt", "arms late: fail"),
+        (FIRST, days(9, arms=0.2, deviation=0.09), 9.0, "wait", "objection late: undecided.*not yet beyond luck"),
         # at any time
         (FIRST, days(1, gap=None, change=FAILING), 0.2, "halt", "20 of the challenger's 90 rows were not answered"),
         (FIRST, days(9, change=BOTH_FAILING), 9.0, "advance", "surely"),
