@@ -101,7 +101,23 @@ class TracingSpec(Part):
     endpoint: str | None = Field(
         default=None, description="OTLP over HTTP, as http://127.0.0.1:4318/v1/traces; left out: nowhere."
     )
-    share: float = Field(default=0.01, ge=0.0, le=1.0, description="Share of requests that are traced.")
+    share: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="Share of requests that are traced; one that comes with a `traceparent` is traced as that says.",
+    )
+
+
+class LogSpec(Part):
+    """Which requests get a line in the log; it never holds a row or a key."""
+
+    requests: Literal["all", "failed", "none"] = Field(
+        default="failed", description="`failed` are those refused or not answered."
+    )
+    slow: Seconds | None = Field(
+        default=0.5, description="Seconds from which a request gets a line even so; null: no matter how long it took."
+    )
 
 
 class ServingSpec(Part):
@@ -129,6 +145,7 @@ class ServingSpec(Part):
     breaker: BreakerSpec = BreakerSpec()
     answers: AnswerLogSpec = AnswerLogSpec()
     tracing: TracingSpec = TracingSpec()
+    log: LogSpec = LogSpec()
     clients: tuple[ClientSpec, ...] = Field(default=(), description="Callers with a key.")
 
     @model_validator(mode="after")

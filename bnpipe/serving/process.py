@@ -13,6 +13,9 @@ from pydantic import TypeAdapter
 
 from bnpipe.config.serving import ServingSpec
 
+METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable that names the folder of the workers' counters; prometheus_client reads it, too."""
+
 _SPECS: Final = TypeAdapter(ServingSpec)
 
 
@@ -91,3 +94,21 @@ def set_up_logging(process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(os.environ.get("BNPIPE_LOG_LEVEL", "INFO").upper())
+
+
+def share_counters(process: str) -> None:
+    """Keep this process's counters in files of its name, so that whoever takes its place goes on counting there.
+
+    To be called before the first metric is made; without `METRICS_FOLDER` they stay in memory.
+    """
+    from prometheus_client import values
+
+    if os.environ.get(METRICS_FOLDER):
+        values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+
+
+def forget_process(process: str, folder: Path) -> None:
+    """Take back what a dead process said of itself (gauges); what it had counted stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from typing import Final
 
 from bnpipe.config.serving import ServingSpec
 from bnpipe.errors import SettingsError
-from bnpipe.serving.process import Order, set_up_logging, write_order
+from bnpipe.serving.process import METRICS_FOLDER, Order, forget_process, set_up_logging, write_order
 
 _BACKLOG: Final = 2048
 _LOOK: Final = 0.2
@@ -55,6 +55,8 @@ class Supervisor:
         self.spec = spec
         self._stopping = False
         self._folder = Path(tempfile.mkdtemp(prefix="bnpipe-serve-"))
+        self._metrics = self._folder / "metrics"
+        self._metrics.mkdir()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way."""
@@ -111,6 +113,7 @@ class Supervisor:
             lived = now - child.started
             child.pause = 0.0 if lived > _LONGEST_PAUSE else min(max(2 * child.pause, 0.2), _LONGEST_PAUSE)
             _log.error("%s (pid %d) ended with %d after %.0f s", child.name, child.process.pid, code, lived)
+            forget_process(child.name, self._metrics)
             child.process, child.due = None, now + child.pause
         if now < child.due:
             return
@@ -120,7 +123,12 @@ class Supervisor:
         child.process = subprocess.Popen(
             [sys.executable, "-m", child.module, str(path)],
             pass_fds=(child.socket,) if child.socket >= 0 else (),
-            env={**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "NUMBA_NUM_THREADS": "1",
+                METRICS_FOLDER: str(self._metrics),
+            },
             start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's business
         )
 

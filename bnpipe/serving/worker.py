@@ -13,11 +13,13 @@ from typing import Final
 from bnpipe.config import Settings
 from bnpipe.config.serving import answers_folder, cache_folder
 from bnpipe.serving.access import Access
+from bnpipe.serving.access_log import AccessLog
 from bnpipe.serving.app import create_app
-from bnpipe.serving.observing import Observer
-from bnpipe.serving.process import parent_is_gone, read_order, set_up_logging
+from bnpipe.serving.metrics import PrometheusObserver
+from bnpipe.serving.process import parent_is_gone, read_order, set_up_logging, share_counters
 from bnpipe.serving.service import Service
 from bnpipe.serving.shelf import Shelf
+from bnpipe.serving.tracing import make_tracing
 
 _LOOK: Final = 0.25
 """Seconds between looks at the situation."""
@@ -41,10 +43,19 @@ def main() -> int:
     shelf = Shelf(cache_folder(spec, settings), spec)
     shelf.refresh()
     journal = Journal(answers_folder(spec, settings), order.name, fsync=spec.answers.fsync)
-    observer = Observer()
+    share_counters(order.name)
+    observer = PrometheusObserver()
     service = Service(spec, shelf, Access(spec.clients, anonymous=spec.open_to_all), journal, observer)
+    app = create_app(
+        service,
+        metrics=observer.expose,
+        tracing=make_tracing(spec.tracing, order.name),
+        access_log=AccessLog(spec.log),
+    )
+    observer.watch(service, lambda: app.held)
+    observer.start()
     config = uvicorn.Config(
-        create_app(service),
+        app,
         http="httptools",
         loop="uvloop",
         lifespan="on",
@@ -72,6 +83,7 @@ def main() -> int:
     with socket.socket(fileno=order.socket) as listening:
         server.run(sockets=[listening])
     shelf.stop()
+    observer.stop()
     journal.close()
     return 0
 
