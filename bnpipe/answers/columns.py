@@ -1,7 +1,9 @@
 """Records as Arrow tables: a line for each row of evidence, a column for each variable.
 
 A variable's cells are laid out so that the network's schema gives them the same codes as the request's: a column of
-doubles where numbers fall into bins, else text. The cells as they were sent are in ``_evidence``.
+doubles where numbers fall into bins, else text. A null there is a null of the request, or a cell left out; where a
+variable has a state for nulls the two differ, and ``_unobserved`` names those of which nothing was said. The cells as
+they were sent are in ``_evidence``.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ def _about_answers() -> pa.Schema:
             ("_evidence", pa.string()),
             ("_evidence_hash", pa.string()),
             ("_answer", pa.string()),
+            ("_unobserved", pa.string()),
         ]
     )
 
@@ -83,12 +86,13 @@ def answers_table(records: Sequence[AnswerRecord], schema_of: SchemaOf = no_sche
         if record.content_hash not in schemas:
             schemas[record.content_hash] = schema_of(record.model, record.content_hash)
         answers = record.row_answers()
-        lines += _lines(record, answers)
+        lines += _lines(record, answers, schemas[record.content_hash])
         cells += [(row, record.content_hash) for row in record.rows or [{}] * len(answers)]
     return _with_cells(lines, cells, schemas, _about_answers())
 
 
-def _lines(record: AnswerRecord, answers: Sequence[str]) -> list[dict[str, Any]]:
+def _lines(record: AnswerRecord, answers: Sequence[str], schema: Schema | None) -> list[dict[str, Any]]:
+    nullable = [variable for variable in schema or () if variable.missing is not None]
     shared = {
         "_at": record.at,
         "_request": record.id,
@@ -101,11 +105,27 @@ def _lines(record: AnswerRecord, answers: Sequence[str]) -> list[dict[str, Any]]
         "_question": _JSON.encode(record.question).decode(),
         "_evidence_hash": record.hash,
     }
-    rows: Sequence[dict[str, Cell] | None] = [None] * len(answers) if record.rows is None else record.rows
+    if record.rows is None:
+        nothing = {"_evidence": None, "_unobserved": None}
+        return [{**shared, **nothing, "_row": place, "_answer": answer} for place, answer in enumerate(answers)]
     return [
-        {**shared, "_row": place, "_evidence": None if row is None else _JSON.encode(row).decode(), "_answer": answer}
-        for place, (row, answer) in enumerate(zip(rows, answers, strict=True))
+        {
+            **shared,
+            "_row": place,
+            "_evidence": _JSON.encode(row).decode(),
+            "_answer": answer,
+            "_unobserved": _JSON.encode([v.name for v in nullable if _says_nothing(row, v)]).decode(),
+        }
+        for place, (row, answer) in enumerate(zip(record.rows, answers, strict=True))
     ]
+
+
+def _says_nothing(row: Mapping[str, Cell], variable: Variable) -> bool:
+    """Whether the cell of a variable with a state for nulls was left out, or is text where numbers are needed."""
+    value = row.get(variable.name)
+    if value is None:
+        return variable.name not in row
+    return is_number(variable) and value != variable.missing and number_of(value, variable) is None
 
 
 def feedback_table(records: Sequence[FeedbackRecord]) -> pa.Table:
@@ -126,17 +146,18 @@ def _with_cells(
     """Put the columns of the variables behind those of the records; each row comes with the name of its schema."""
     import pyarrow as pa
 
-    columns = [pa.array([line[name] for line in lines], about.field(name).type) for name in about.names]
     known = {place: schema for place, schema in schemas.items() if schema is not None}
     names = dict.fromkeys(name for schema in known.values() for name in schema.names)
     names.update(dict.fromkeys(name for row, place in cells if place not in known for name in row))
+    columns: dict[str, pa.Array] = {}
     for name in names:
         variables = {place: schema[name] for place, schema in known.items() if name in schema}
         numbers = len(known) == len(schemas) and all(map(is_number, variables.values()))
         layout: Callable[[Cell, Variable | None], float | str | None] = number_of if numbers else text_of
         values = [layout(row.get(name), variables.get(place)) for row, place in cells]
-        columns.append(pa.array(values, pa.float64() if numbers else pa.string()))
-    return pa.table(columns, names=[*about.names, *names])
+        columns[name] = pa.array(values, pa.float64() if numbers else pa.string())
+    shared = {name: pa.array([line[name] for line in lines], about.field(name).type) for name in about.names}
+    return pa.table(shared | columns)
 
 
 def is_number(variable: Variable) -> bool:

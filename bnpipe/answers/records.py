@@ -125,6 +125,7 @@ class FeedbackRecord(msgspec.Struct, frozen=True, tag="feedback"):
 
 Record: TypeAlias = AnswerRecord | FeedbackRecord
 
+_NO_NUMBER: Final = frozenset({str, bool, type(None)})
 _PARTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ENCODE: Final = msgspec.json.Encoder(order="deterministic").encode
 
@@ -137,13 +138,13 @@ def join_answers(parts: Iterable[str]) -> bytes:
 def evidence_hash(rows: Sequence[Mapping[str, Cell]]) -> str:
     """Hash what was observed, SHA-256 in hex.
 
-    Rows count in their order; cells by name, type (text, number, truth) and value. Not told apart are: the order of
-    cells, a null and a cell left out, 3 and 3.0, 0.0 and -0.0 (numbers are taken as doubles). Told apart are 3, "3" and
-    true: to a network they may be different states.
+    Rows count in their order; cells by name, type (text, number, truth, null) and value. Not told apart are: the order
+    of cells, 3 and 3.0, 0.0 and -0.0 (numbers are taken as doubles). Told apart are 3, "3" and true, which may be
+    different states, and a null and a cell left out: one says that the value is missing, the other says nothing.
 
     Examples
     --------
-    >>> evidence_hash([{"a": 3, "b": "x", "c": None}]) == evidence_hash([{"b": "x", "a": 3.0}])
+    >>> evidence_hash([{"a": 3, "b": "x"}]) == evidence_hash([{"b": "x", "a": 3.0}])
     True
     >>> evidence_hash([{"a": 3}]) == evidence_hash([{"a": "3"}])
     False
@@ -151,14 +152,10 @@ def evidence_hash(rows: Sequence[Mapping[str, Cell]]) -> str:
     return hashlib.sha256(_ENCODE([_canonical(row) for row in rows])).hexdigest()
 
 
-def _canonical(row: Mapping[str, Cell]) -> dict[str, str | float]:
-    """Numbers as doubles, nulls left out; what is no number keeps its type."""
-    return {
-        # 0.0 is added because -0.0 + 0.0 is 0.0
-        name: value if value.__class__ is str or value.__class__ is bool else _double(value) + 0.0
-        for name, value in row.items()
-        if value is not None
-    }
+def _canonical(row: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Numbers as doubles; what is no number keeps its type."""
+    # 0.0 is added because -0.0 + 0.0 is 0.0
+    return {name: value if value.__class__ in _NO_NUMBER else _double(value) + 0.0 for name, value in row.items()}
 
 
 def _double(value: Any) -> float:
