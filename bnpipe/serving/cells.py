@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -63,10 +64,17 @@ class CellEncoder:
         """Encode rows."""
         codes = np.empty((self._variables, len(rows)), dtype=np.uint8)
         unseen: list[tuple[int, str, Cell]] = []
-        many = len(rows) >= _MANY
+        many, keys = len(rows) >= _MANY, set().union(*rows)
+        columns = _columns(rows, keys) if many else None
         for place, column in enumerate(self._columns):
             name, known, code_of = column.name, column.known, column.code
-            values = [row.get(name, _ABSENT) for row in rows]
+            if columns is None:
+                values: Sequence[Any] = [row.get(name, _ABSENT) for row in rows]
+            elif name in columns:
+                values = columns[name]
+            else:
+                codes[place] = MISSING
+                continue
             if many and (in_bins := column.bins(values)) is not None:
                 codes[place] = in_bins
                 continue
@@ -79,9 +87,17 @@ class CellEncoder:
                 unseen += [(row, name, value) for row, value in enumerate(values) if column.strange(value)]
         names = self.names
         unknown: tuple[tuple[int, str], ...] = ()
-        if not names.issuperset(set().union(*rows)):
+        if not keys <= names:
             unknown = tuple((place, name) for place, row in enumerate(rows) for name in row if name not in names)
         return Encoded(codes, tuple(unseen), unknown)
+
+
+def _columns(rows: Sequence[Row], keys: set[str]) -> Mapping[str, tuple[Any, ...]] | None:
+    """Give the values of each key, row by row, which spares the processor's cache; None if a row lacks a key."""
+    if len(keys) < 2 or set(map(len, rows)) != {len(keys)}:  # of one key, `itemgetter` gives no tuple
+        return None
+    names = tuple(keys)
+    return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
 
 
 class _Column:
@@ -117,7 +133,7 @@ class _Column:
         self.known[value] = self._role(self.variable.other) if found is None else found
         return self.known[value]
 
-    def bins(self, values: list[Any]) -> Codes | None:
+    def bins(self, values: Sequence[Any]) -> Codes | None:
         """Give the codes of numbers and nulls; None where something else is among them, or there are no bins."""
         edges = self.variable.edges
         if edges is None or not _NUMBERS.issuperset(map(type, values)):
