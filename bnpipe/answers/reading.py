@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -50,22 +51,20 @@ def find(folder: Path, request_id: str, *, day: date | None = None) -> tuple[Ans
     JournalError
         A file of the log can't be read.
     """
-    live = _live(folder)  # before the Parquet files: what is compacted meanwhile is in those
-    held = [
-        record for _, records in live for record in records
-        if isinstance(record, AnswerRecord) and record.id == request_id
-    ]  # fmt: skip
-    if not held:
-        near = day or day_of_id(request_id)
-        files = [path for part in ("answers", "shadow") for path in (folder / part).glob("model=*/day=*/*.parquet")]
-        by_day: dict[date, list[Path]] = {}
-        for path in files:
-            by_day.setdefault(_day(path), []).append(path)
-        for found in sorted(by_day, key=lambda at: (near is None or abs(at - near) > _ONE_DAY, -at.toordinal())):
-            held += [record for path in by_day[found] for record in _with_id(path, request_id)]
-            if held and (near is None or abs(found - near) > _ONE_DAY):
-                break
-    return tuple(sorted(held, key=lambda record: (record.arm == "shadow", record.at, record.version)))
+    live = [record for _, records in _live(folder) for record in records if isinstance(record, AnswerRecord)]
+    held = [record for record in live if record.id == request_id]
+    near = held[0].day if held else day or day_of_id(request_id)
+    files: dict[date, list[Path]] = defaultdict(list)
+    for part in ("answers", "shadow"):
+        for path in (folder / part).glob("model=*/day=*/*.parquet"):
+            files[_day(path)].append(path)
+    around = [at for at in files if near is not None and abs(at - near) <= _ONE_DAY]
+    for days in (around, *([at] for at in sorted(files.keys() - set(around), reverse=True))):
+        held += [record for at in days for path in files[at] for record in _with_id(path, request_id)]
+        if held:
+            break
+    once = {(record.at, record.arm, record.version): record for record in held}  # a journal may be compacted meanwhile
+    return tuple(sorted(once.values(), key=lambda record: (record.arm == "shadow", record.at, record.version)))
 
 
 def _day(path: Path) -> date:
