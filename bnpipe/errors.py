@@ -24,6 +24,8 @@
     │   └── StoreUnavailable      it may be back in a minute                    (retryable)
     ├── ServiceError              a request that `bnpipe serve` does not answer
     │   ├── QuestionError         what was asked is not well formed, or does not fit the network
+    │   ├── WrongMediaType        a body of another type than is read
+    │   ├── SlowBody              a body that did not come in time                    (retryable)
     │   ├── AccessDenied          no key, an unknown one, or one that may not do this
     │   ├── NotServed             no such model or version here
     │   ├── ServiceBusy           too much is waiting, or the model fails             (retryable)
@@ -229,6 +231,16 @@ class QuestionError(ServiceError):
     def __init__(self, message: str, *, at: str = "", too_large: bool = False) -> None:
         self.at, self.too_large = at, too_large
         super().__init__(message)
+
+
+class WrongMediaType(ServiceError):
+    """A body of another type than is read."""
+
+
+class SlowBody(ServiceError):
+    """A body that did not come in time."""
+
+    retryable = True
 
 
 class AccessDenied(ServiceError):

@@ -33,6 +33,10 @@ class Caller:
     scopes: tuple[Scope, ...] = ("ask", "feedback", "operate")
     pins: Mapping[str, int] = field(default_factory=dict)
 
+    def sees(self, model: str) -> bool:
+        """Tell whether a model is among those it may ask."""
+        return "*" in self.models or model in self.models
+
     def check(self, scope: Scope, model: str | None = None) -> None:
         """Refuse what it may not do.
 
@@ -42,7 +46,7 @@ class Caller:
         """
         if scope not in self.scopes:
             raise AccessDenied(f"{self.name} may not {scope}; its scopes are {', '.join(self.scopes)}", known=True)
-        if model is not None and "*" not in self.models and model not in self.models:
+        if model is not None and not self.sees(model):
             raise AccessDenied(f"{self.name} may not ask {model[:100]!r}", known=True)
 
 

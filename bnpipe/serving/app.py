@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib import metadata
 from typing import Any, Final
 
 import msgspec
@@ -14,19 +15,22 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from bnpipe.errors import BnpipeError, QuestionError, ServiceBusy
+from bnpipe.errors import AccessDenied, BnpipeError, QuestionError, ServiceBusy, SlowBody, WrongMediaType
 from bnpipe.serving import descriptions
 from bnpipe.serving.access import Caller
+from bnpipe.serving.invocations import media_type
 from bnpipe.serving.observing import Finished
-from bnpipe.serving.overview import describe_health, describe_model, describe_models
+from bnpipe.serving.overview import describe_health, describe_model, describe_models, only_model
 from bnpipe.serving.problems import MEDIA_TYPE, encode_problem, plain_problem, problem_of
 from bnpipe.serving.questions import KINDS, Kind
-from bnpipe.serving.service import Reply, Service
+from bnpipe.serving.service import Reply, Service, where_failed
 from bnpipe.serving.shedding import Shedding
 from bnpipe.serving.tracing import Tracing
 
 Handler = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
+_TEXT: Final = "text/plain; charset=utf-8"
+_MLFLOW: Final = metadata.version("mlflow-skinny")
 
 _log = logging.getLogger(__name__)
 
@@ -68,24 +72,30 @@ class _Routes:
         self.app = FastAPI(
             title="bnpipe",
             version="1",
-            description=descriptions.SERVICE,
             lifespan=self._lifespan,
             docs_url=None,  # its pages load scripts from elsewhere
             redoc_url=None,
             openapi_url="/v1/openapi.json",
+            redirect_slashes=False,
         )
+        document = descriptions.document(anonymous=service.spec.open_to_all)
+        self.app.openapi = lambda: document
         for kind in KINDS:
-            self._route("POST", f"/v1/models/{{name}}/{kind}", self._asking(kind), descriptions.question(kind))
-        self._route("POST", "/v1/feedback", self._feedback, descriptions.FEEDBACK)
-        self._route("GET", "/v1/models", self._models, descriptions.MODELS)
-        self._route("GET", "/v1/models/{name}", self._model, descriptions.MODEL)
-        self._route("GET", "/health", self._health, descriptions.HEALTH)
-        self._route("GET", "/ready", self._ready, descriptions.READY)
-        self._route("GET", "/metrics", self._metrics, descriptions.METRICS)
+            self._route("POST", f"/v1/models/{{name}}/{kind}", self._asking(kind))
+        for path in ("/v1/models/{name}/invocations", "/invocations"):
+            self._route("POST", path, self._invocations)
+        self._route("POST", "/v1/feedback", self._feedback)
+        self._route("GET", "/v1/models", self._models)
+        self._route("GET", "/v1/models/{name}", self._model)
+        self._route("GET", "/health", self._health)
+        self._route("GET", "/ready", self._ready)
+        self._route("GET", "/ping", self._ping)
+        self._route("GET", "/version", self._protocol)
+        self._route("GET", "/metrics", self._metrics)
         self.app.add_exception_handler(HTTPException, _refused)
 
-    def _route(self, method: str, path: str, handler: Handler, described: dict[str, Any]) -> None:
-        self.app.add_api_route(path, self._guarded(path, handler), methods=[method], **described)
+    def _route(self, method: str, path: str, handler: Handler) -> None:
+        self.app.add_api_route(path, self._guarded(path, handler), methods=[method])
 
     def _guarded(self, path: str, handler: Handler) -> Handler:
         """Turn what a handler raises into a problem document, and tell the observer."""
@@ -128,7 +138,7 @@ class _Routes:
         known = name if name in self.service.shelf.models else ""
         self.service.observer.error(kind=type(error).__name__, model=known)
         if not isinstance(error, BnpipeError):
-            _log.exception("a request to %s failed", known or "no model")
+            _log.error("a request to %s failed: %s", known or "no model", where_failed(error))
         problem, headers = problem_of(error)
         return Response(encode_problem(problem), problem.status, headers, MEDIA_TYPE)
 
@@ -148,20 +158,28 @@ class _Routes:
         """Read a body, no further than is allowed."""
         most = self.service.spec.limits.body
         declared = request.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > most:
-            raise QuestionError(f"the body has {declared} bytes, {most} are allowed", too_large=True)
-        body = b""
-        async for chunk in request.stream():
-            body = body + chunk if body else chunk
-            if len(body) > most:
-                raise QuestionError(f"the body has more than the {most} bytes that are allowed", too_large=True)
-        return body
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > most):
+            raise QuestionError(f"the body has {declared[:20]} bytes, {most} are allowed", too_large=True)
+        chunks, read = [], 0
+        try:
+            async with asyncio.timeout(self.service.spec.limits.deadline):
+                async for chunk in request.stream():
+                    chunks.append(chunk)
+                    read += len(chunk)
+                    if read > most:
+                        raise QuestionError(f"the body has more than the {most} bytes allowed", too_large=True)
+        except TimeoutError:
+            raise SlowBody(
+                f"the body did not come within the {self.service.spec.limits.deadline:g} seconds allowed"
+            ) from None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     # -- questions
 
     def _asking(self, kind: Kind) -> Handler:
         async def handler(request: Request) -> Response:
             caller = self._caller(request)
+            _check_json(request)
             reply = await self.service.ask(
                 kind,
                 request.path_params["name"],
@@ -174,8 +192,24 @@ class _Routes:
 
         return handler
 
+    async def _invocations(self, request: Request) -> Response:
+        caller = self._caller(request)
+        media = media_type(request.headers.get("content-type"))
+        reply = await self.service.invoke(
+            request.path_params.get("name") or only_model(self.service, caller),
+            await self._body(request),
+            media,
+            caller,
+            version=_version(request.query_params.get("version")),
+            arrived=request.state.arrived,
+        )
+        response = _answer(request, reply)
+        response.headers["X-Model-Version"] = str(reply.version)
+        return response
+
     async def _feedback(self, request: Request) -> Response:
         caller = self._caller(request)
+        _check_json(request)
         kept = self.service.feedback(await self._body(request), caller)
         return _json({"kept": kept}, status=202)
 
@@ -188,22 +222,41 @@ class _Routes:
     async def _model(self, request: Request) -> Response:
         caller, name = self._caller(request), request.path_params["name"]
         caller.check("ask", name)
-        return _json(
-            describe_model(self.service.shelf.model(name), self.service, _version(request.query_params.get("version")))
-        )
+        number = _version(request.query_params.get("version"))
+        return _json(describe_model(self.service.shelf.model(name), self.service, caller, number))
 
-    async def _health(self, _: Request) -> Response:
-        return _json(describe_health(self.service))
+    async def _health(self, request: Request) -> Response:
+        try:
+            caller = self._caller(request)
+        except AccessDenied:  # whoever balances load has no key
+            return _json({"status": "ok"})
+        return _json(describe_health(self.service, caller))
 
     async def _ready(self, _: Request) -> Response:
         if not self.service.shelf.ready:
             raise ServiceBusy("no champion of every model is in memory yet", retry_after=2.0)
         return _json({"ready": True})
 
+    async def _ping(self, request: Request) -> Response:
+        """MLflow's name of readiness."""
+        await self._ready(request)
+        return Response("\n", media_type=_TEXT)
+
+    async def _protocol(self, _: Request) -> Response:
+        """Tell the version of MLflow whose protocol this is, as its own servers do."""
+        return Response(_MLFLOW, media_type=_TEXT)
+
     async def _metrics(self, request: Request) -> Response:
         self._caller(request).check("operate")
         text = await asyncio.to_thread(self.metrics) if self.metrics else b""
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _check_json(request: Request) -> None:
+    """Refuse another type of body: a page in somebody's browser may send those to a local address unasked."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise WrongMediaType(f"Content-Type: {_JSON} is needed")
 
 
 def _answer(request: Request, reply: Reply) -> Response:

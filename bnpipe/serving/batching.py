@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from bnpipe.config.serving import BatchSpec
 from bnpipe.errors import DeadlineExceeded
-from bnpipe.serving.answering import Options, answer
+from bnpipe.serving.answering import Options, answer, cells_touched
 from bnpipe.serving.cells import Codes
 from bnpipe.serving.questions import Kind
 from bnpipe.serving.tracing import Trace, current
@@ -25,8 +26,12 @@ from bnpipe.serving.versions import ServedVersion
 Answers = list[dict[str, Any]]
 Ask = Callable[[ServedVersion, Kind, Options, Codes], Answers]
 
-_INLINE_CELLS = 2_000_000.0
+_INLINE_CELLS: Final = 2_000_000.0
 """Cells of messages up to which a call runs on the event loop: a millisecond or so; longer ones go to a thread."""
+_PART_CELLS: Final = 1e8
+"""Cells up to which one call goes; more rows are asked in parts, between which the deadline is looked at."""
+_THREADS: Final = 2
+"""Long calls at once; others wait, while short ones go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Batcher:
         self.spec, self.ask, self.on_batch = spec, ask, on_batch
         self._groups: dict[tuple[int, Kind, Options], _Group] = {}
         self._running = 0
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="engine")
 
     async def submit(
         self, version: ServedVersion, kind: Kind, options: Options, codes: Codes, *, deadline: float
@@ -110,9 +116,13 @@ class Batcher:
         Raises
         ------
         DeadlineExceeded
-            Its turn came too late.
+            Its turn came too late, or it took too long.
         """
         loop = asyncio.get_running_loop()
+        one = _Waiting(codes, deadline, loop.create_future(), current(), time.perf_counter())
+        if codes.shape[1] >= self.spec.rows:  # a batch by itself: others need not wait for it
+            self._flush(None, _Group(version, kind, options, [one]))
+            return await one.answer
         key = (id(version), kind, options)
         group = self._groups.get(key)
         if group is None:
@@ -121,15 +131,18 @@ class Batcher:
                 loop.call_later(self.spec.wait, self._flush, key, group)
             else:
                 loop.call_soon(self._flush, key, group)
-        one = _Waiting(codes, deadline, loop.create_future(), current(), time.perf_counter())
         group.waiting.append(one)
         group.rows += codes.shape[1]
         if group.rows >= self.spec.rows:
             self._flush(key, group)
         return await one.answer
 
-    def _flush(self, key: tuple[int, Kind, Options], group: _Group) -> None:
-        if self._groups.get(key) is group:
+    def close(self) -> None:
+        """Let no more calls begin."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _flush(self, key: tuple[int, Kind, Options] | None, group: _Group) -> None:
+        if key is not None and self._groups.get(key) is group:
             del self._groups[key]
         waiting, group.waiting = group.waiting, []
         now, live = time.monotonic(), []
@@ -143,17 +156,39 @@ class Batcher:
         if not live:
             return
         codes = live[0].codes if len(live) == 1 else np.concatenate([one.codes for one in live], axis=1)
-        light = group.kind in ("posterior", "predict", "likelihood") and group.options.interval is None
-        if light and codes.shape[1] * group.version.cost <= _INLINE_CELLS:
+        cells = cells_touched(group.version.engine, group.kind, group.options, codes)
+        if cells <= _INLINE_CELLS:
             self._deliver(live, *self._call(group, codes, live))
         else:
-            self._running += 1
-            task = asyncio.get_running_loop().run_in_executor(None, self._call, group, codes, live)
-            task.add_done_callback(lambda done: self._done(live, done))
+            self._begin(group, codes, live, cells)
+
+    def _begin(self, group: _Group, codes: Codes, live: list[_Waiting], cells: float) -> None:
+        """Answer in a thread; whoever's deadline passes meanwhile is told so then."""
+        loop, now, rows = asyncio.get_running_loop(), time.monotonic(), codes.shape[1]
+        for one in live:
+            timer = loop.call_later(max(0.0, one.deadline - now), _expire, one.answer)
+            one.answer.add_done_callback(lambda _, timer=timer: timer.cancel())  # type: ignore[misc]
+        step = max(1, min(self.spec.rows, int(_PART_CELLS * rows / cells)))
+        parts = [codes[:, first : first + step] for first in range(0, rows, step)]
+        self._running += 1
+        task = loop.run_in_executor(self._threads, self._call_parts, group, parts, live)
+        task.add_done_callback(lambda done: self._done(live, done))
 
     def _done(self, live: list[_Waiting], task: asyncio.Future[tuple[Answers, Exception | None]]) -> None:
         self._running -= 1
-        self._deliver(live, *task.result())
+        if not task.cancelled():
+            self._deliver(live, *task.result())
+
+    def _call_parts(self, group: _Group, parts: list[Codes], live: list[_Waiting]) -> tuple[Answers, Exception | None]:
+        answers: Answers = []
+        for part in parts:
+            if all(one.answer.done() for one in live):  # nobody waits any more
+                return [], DeadlineExceeded("it took too long")
+            found, error = self._call(group, part, live)
+            if error is not None:
+                return [], error
+            answers += found
+        return answers, None
 
     def _call(self, group: _Group, codes: Codes, live: list[_Waiting]) -> tuple[Answers, Exception | None]:
         began, error, answers = time.perf_counter(), None, []
@@ -181,3 +216,8 @@ class Batcher:
                 else:
                     one.answer.set_result(answers[place : place + rows])
             place += rows
+
+
+def _expire(answer: asyncio.Future[Answers]) -> None:
+    if not answer.done():
+        answer.set_exception(DeadlineExceeded("it took longer than the deadline; ask for less, or in parts"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import bnpipe
-from bnpipe.errors import NotServed
+from bnpipe.errors import NotServed, shorten
 from bnpipe.serving.access import Caller
 from bnpipe.serving.service import Service
 from bnpipe.serving.shelf import ServedModel
@@ -13,11 +13,31 @@ from bnpipe.serving.shelf import ServedModel
 
 def describe_models(service: Service, caller: Caller) -> dict[str, Any]:
     """List the models a caller may ask: who reigns, what is tried, who is pinned to what."""
-    names = [name for name in service.shelf.models if "*" in caller.models or name in caller.models]
-    return {"models": [_summary(service.shelf.models[name], service) for name in names]}
+    return {"models": [_summary(service.shelf.models[name], service, caller) for name in _seen_by(caller, service)]}
 
 
-def _summary(model: ServedModel, service: Service) -> dict[str, Any]:
+def only_model(service: Service, caller: Caller) -> str:
+    """Name the one model that a caller may ask, for a protocol that names none.
+
+    Raises
+    ------
+    NotServed
+        There are none, or several.
+    """
+    names = _seen_by(caller, service)
+    if len(names) != 1:
+        raise NotServed(
+            f"/invocations is for a single model, there are {shorten(names) or 'none'}: ask /v1/models/NAME/invocations"
+        )
+    return names[0]
+
+
+def _seen_by(caller: Caller, service: Service) -> list[str]:
+    return [name for name in service.shelf.models if caller.sees(name)]
+
+
+def _summary(model: ServedModel, service: Service, caller: Caller) -> dict[str, Any]:
+    """Describe a model; whom else it is pinned for is told to operators."""
     canary = model.canary
     return {
         "name": model.name,
@@ -26,13 +46,15 @@ def _summary(model: ServedModel, service: Service) -> dict[str, Any]:
         "canary": canary and {"version": canary.version, "share": canary.share, "shadow": canary.shadow},
         "versions": sorted(model.versions),
         "pinned": {
-            client.name: client.pins[model.name] for client in service.spec.clients if model.name in client.pins
+            client.name: client.pins[model.name]
+            for client in service.spec.clients
+            if model.name in client.pins and ("operate" in caller.scopes or client.name == caller.name)
         },
         "faults": dict(model.faults),
     }
 
 
-def describe_model(model: ServedModel, service: Service, number: int | None) -> dict[str, Any]:
+def describe_model(model: ServedModel, service: Service, caller: Caller, number: int | None) -> dict[str, Any]:
     """Describe one model's champion, or another version of it: graph, states, provenance.
 
     Raises
@@ -44,7 +66,7 @@ def describe_model(model: ServedModel, service: Service, number: int | None) -> 
         raise NotServed(f"{model.name} has no champion; there are versions {sorted(model.versions)}")
     network, about = version.network, version.about
     return {
-        **_summary(model, service),
+        **_summary(model, service, caller),
         "version": version.number,
         "targets": list(version.targets(None)),
         "variables": [variable.to_dict() for variable in network.schema],
@@ -61,8 +83,8 @@ def describe_model(model: ServedModel, service: Service, number: int | None) -> 
     }
 
 
-def describe_health(service: Service) -> dict[str, Any]:
-    """Tell that the worker lives, and how fresh its knowledge of the registry is."""
+def describe_health(service: Service, caller: Caller) -> dict[str, Any]:
+    """Tell that the worker lives, how fresh its knowledge of the registry is, and of models that a caller may ask."""
     situation = service.shelf.situation
     return {
         "status": "ok",
@@ -78,5 +100,6 @@ def describe_health(service: Service) -> dict[str, Any]:
                 "faults": len(model.faults),
             }
             for name, model in service.shelf.models.items()
+            if caller.sees(name)
         },
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -16,6 +16,8 @@ from bnpipe.errors import (
     NotServed,
     QuestionError,
     ServiceBusy,
+    SlowBody,
+    WrongMediaType,
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -35,7 +37,6 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     type : str
     at : str
         Path of the part of the body that is meant.
-    request_id : str
     """
 
     title: str
@@ -43,7 +44,16 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     type: str = "about:blank"
     at: str = ""
-    request_id: str = ""
+
+
+_TITLES: Final[dict[type[BnpipeError], tuple[str, HTTPStatus]]] = {
+    WrongMediaType: ("Not read here", HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    SlowBody: ("Too slow", HTTPStatus.REQUEST_TIMEOUT),
+    NotServed: ("Not served here", HTTPStatus.NOT_FOUND),
+    ServiceBusy: ("Busy", HTTPStatus.SERVICE_UNAVAILABLE),
+    DeadlineExceeded: ("Too late", HTTPStatus.GATEWAY_TIMEOUT),
+    JournalError: ("Not answered, since it could not be logged", HTTPStatus.SERVICE_UNAVAILABLE),
+}
 
 
 def problem_of(error: Exception) -> tuple[Problem, Headers]:
@@ -55,20 +65,17 @@ def problem_of(error: Exception) -> tuple[Problem, Headers]:
         if error.known:
             return Problem("Not allowed", HTTPStatus.FORBIDDEN, str(error)), {}
         return Problem("Who are you?", HTTPStatus.UNAUTHORIZED, str(error)), {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, NotServed):
-        return Problem("Not served here", HTTPStatus.NOT_FOUND, str(error)), {}
-    if isinstance(error, ServiceBusy):
-        after = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
-        return Problem("Busy", HTTPStatus.SERVICE_UNAVAILABLE, str(error)), after
-    if isinstance(error, DeadlineExceeded):
-        return Problem("Too late", HTTPStatus.GATEWAY_TIMEOUT, str(error)), {}
-    if isinstance(error, JournalError):
-        return (
-            Problem("Not answered, since it could not be logged", HTTPStatus.SERVICE_UNAVAILABLE, str(error)),
-            {"Retry-After": "5"},
-        )
+    for kind, (title, status) in _TITLES.items():
+        if isinstance(error, kind):
+            return Problem(title, status, str(error)), _retry_after(error)
     detail = str(error) if isinstance(error, BnpipeError) else "an error in the service; its log says more"
     return Problem("Failed", HTTPStatus.INTERNAL_SERVER_ERROR, detail), {}
+
+
+def _retry_after(error: Exception) -> Headers:
+    if isinstance(error, ServiceBusy):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    return {"Retry-After": "5"} if isinstance(error, JournalError) else {}
 
 
 def plain_problem(status: int, detail: str) -> Problem:
@@ -79,19 +86,3 @@ def plain_problem(status: int, detail: str) -> Problem:
 def encode_problem(problem: Problem) -> bytes:
     """Write a problem document."""
     return msgspec.json.encode(problem)
-
-
-def schema() -> dict[str, Any]:
-    """Give the JSON schema of problem documents, for the OpenAPI document."""
-    return {
-        "type": "object",
-        "required": ["title", "status", "detail"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "at": {"type": "string", "description": "Path of the part of the body that is meant."},
-            "request_id": {"type": "string"},
-        },
-    }

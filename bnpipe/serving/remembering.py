@@ -13,11 +13,14 @@ class AnswerCache:
     ----------
     size : int
         Answers kept; 0 keeps none.
+    most_bytes : int
+        Of all answers together.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, most_bytes: int = 64_000_000) -> None:
+        self.size, self.most_bytes = size, most_bytes
         self._answers: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._bytes = 0
 
     def get(self, key: Hashable) -> bytes | None:
         """Give a remembered answer."""
@@ -28,11 +31,12 @@ class AnswerCache:
 
     def put(self, key: Hashable, answer: bytes) -> None:
         """Remember an answer."""
-        if not self.size:
-            return
+        before = self._answers.pop(key, None)
         self._answers[key] = answer
-        if len(self._answers) > self.size:
-            self._answers.popitem(last=False)
+        self._bytes += len(answer) - (0 if before is None else len(before))
+        while len(self._answers) > self.size or self._bytes > self.most_bytes:
+            _, oldest = self._answers.popitem(last=False)
+            self._bytes -= len(oldest)
 
     def __len__(self) -> int:
         return len(self._answers)

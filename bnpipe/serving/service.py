@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -18,31 +19,41 @@ import msgspec
 import numpy as np
 
 from bnpipe.answers.records import AnswerRecord, Arm, FeedbackRecord, Record, evidence_hash, new_request_id
-from bnpipe.config.serving import ServedModelSpec, ServingSpec
-from bnpipe.errors import BnpipeError, DeadlineExceeded, NotServed, QuestionError, ServiceBusy, shorten
+from bnpipe.config.serving import ServingSpec
+from bnpipe.errors import BnpipeError, DeadlineExceeded, QuestionError, ServiceBusy
 from bnpipe.schema import state_name
 from bnpipe.serving.access import Access, Caller
-from bnpipe.serving.answering import Options, check_options, encode_answers
-from bnpipe.serving.batching import Answers, Batcher
+from bnpipe.serving.answering import Options, check_options, encode_answers, with_unseen
+from bnpipe.serving.batching import Answers, Batcher, EngineCall
 from bnpipe.serving.breaker import Breaker
-from bnpipe.serving.cells import Encoded
+from bnpipe.serving.cells import CellEncoder, Codes, Encoded, Row
+from bnpipe.serving.invocations import CSV, read_csv, read_invocation
 from bnpipe.serving.observing import Observer
 from bnpipe.serving.questions import Kind, Question, read_feedback, read_question
 from bnpipe.serving.remembering import AnswerCache
-from bnpipe.serving.routing import choose_arm, is_shadowed
+from bnpipe.serving.routing import is_shadowed
+from bnpipe.serving.rules import (
+    check_cost,
+    check_evidence,
+    check_labels,
+    choose_version,
+    make_options,
+    marginal_answers,
+    reply_body,
+    total_variation,
+)
 from bnpipe.serving.shelf import ServedModel, Shelf
 from bnpipe.serving.tracing import leave, step
 from bnpipe.serving.versions import ServedVersion
 
 _REMEMBERED_ROWS: Final = 16
 """Questions of more rows are not worth remembering whole."""
-_TOLD: Final = 20
-"""Cells that an answer names as unseen at most."""
+_PART: Final = 512
+"""Rows that are encoded or written in one go."""
 _SHADOWS: Final = 32
 """Shadow questions under way at most; the real ones come first."""
 
 _log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
 
 
 class AnswerLog(Protocol):
@@ -114,7 +125,7 @@ class Service:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self.batcher = Batcher(self.spec.batch, on_batch=self.observer.batch)
+        self.batcher = Batcher(self.spec.batch, on_batch=self._called)
         self.remembered = AnswerCache(self.spec.answers_cached)
         self._breakers: dict[tuple[str, int], Breaker] = {}
         self._shadows: set[asyncio.Task[None]] = set()
@@ -152,33 +163,46 @@ class Service:
         self, kind: Kind, name: str, question: Question, caller: Caller, *, version: int | None, arrived: float
     ) -> Reply:
         """Answer a decoded question; see :meth:`ask`."""
-        asked = self._prepare(kind, name, question, caller, version=version, arrived=arrived)
+        asked = await self._prepare(kind, name, question, caller, version=version, arrived=arrived)
         answered = await self._answered(asked)
         if answered.fallback is None:
             self.observer.answered(answered.version, kind, answered.text)
         self._keep(asked, answered)
         self._shadow(asked, answered)
         rows = len(question.rows)
-        return Reply(_body(asked, answered), asked.id, answered.version.number, answered.arm, rows)
+        body = reply_body(
+            asked.id, name, kind, asked.encoded, text=answered.text, version=answered.version.number, arm=answered.arm,
+            fallback=answered.fallback,
+        )  # fmt: skip
+        return Reply(body, asked.id, answered.version.number, answered.arm, rows)
 
-    def _prepare(
+    async def invoke(
+        self, name: str, body: bytes, media: str, caller: Caller, *, version: int | None, arrived: float
+    ) -> Reply:
+        """Answer a body of MLflow's protocol; see :meth:`ask`."""
+        caller.check("ask", name)
+        most = self.spec.limits.rows
+        with step("decode"):
+            if media == CSV:
+                chosen, _ = choose_version(self.shelf.model(name), caller, version, "")
+                rows = read_csv(body, chosen.network.schema, most_rows=most)
+            else:
+                rows = read_invocation(body, most_rows=most)
+        if not rows:
+            return Reply(b'{"predictions":[]}', "")
+        return await self.answer("invocations", name, Question(rows), caller, version=version, arrived=arrived)
+
+    async def _prepare(
         self, kind: Kind, name: str, question: Question, caller: Caller, *, version: int | None, arrived: float
     ) -> _Asked:
         model, request_id = self.shelf.model(name), new_request_id(datetime.now(UTC))
         key = question.key if question.key is not None else request_id
         chosen, arm = choose_version(model, caller, version, key)
-        options = _options(kind, question, chosen)
+        options = make_options(kind, question, chosen)
         with step("encode"):
-            encoded = chosen.encoder.encode(question.rows)
-        _check_evidence(encoded, self.spec.served(name))
-        cost = encoded.codes.shape[1] * chosen.cost * (len(chosen.network.nodes) if kind == "explanation" else 1)
-        if cost > self.spec.limits.cost:
-            raise QuestionError(
-                f"rows: {len(question.rows)} rows of {name} would touch {cost:.2g} cells, "
-                f"{self.spec.limits.cost:.2g} are allowed; ask in parts",
-                at="rows",
-                too_large=True,
-            )
+            encoded = await _encode(chosen.encoder, question.rows)
+        check_evidence(kind, encoded, chosen.network.schema, self.spec.served(name))
+        check_cost(chosen, kind, options, encoded.codes, self.spec.limits)
         self.observer.evidence(chosen, encoded)
         deadline = arrived + self.spec.limits.deadline
         return _Asked(request_id, kind, question, caller, model, chosen, arm, options, encoded, key, deadline)
@@ -191,45 +215,47 @@ class Service:
         except Exception as error:  # noqa: BLE001  whatever the engine does, the caller gets a marked answer or a 503
             reason = str(error) if isinstance(error, BnpipeError) else f"it failed ({type(error).__name__})"
             if not isinstance(error, ServiceBusy):
-                _log.exception("%s version %d failed", asked.model.name, asked.version.number)
+                _log.error("%s version %d failed: %s", asked.model.name, asked.version.number, where_failed(error))
             return await self._fall_back(asked, reason)
 
     async def _from_version(self, asked: _Asked, version: ServedVersion, encoded: Encoded) -> bytes:
-        codes = encoded.codes
-        key = None
+        codes, key = encoded.codes, None
         if codes.shape[1] <= _REMEMBERED_ROWS:
-            key = (version.about.content_hash, asked.kind, asked.options, codes.tobytes())
+            strange = tuple(row for row, _, _ in encoded.unseen) if asked.kind == "invocations" else ()
+            key = (version.about.content_hash, asked.kind, asked.options, codes.tobytes(), strange)
             found = self.remembered.get(key)
             self.observer.cached(hit=found is not None)
             if found is not None:
                 return found
         answers = await self._guarded(version, asked.kind, asked.options, codes, asked.deadline)
-        text = encode_answers(answers)
+        text = await _written(with_unseen(asked.kind, answers, encoded))
         if key is not None:
             self.remembered.put(key, text)
         return text
 
     async def _guarded(
-        self, version: ServedVersion, kind: Kind, options: Options, codes: Any, deadline: float
+        self, version: ServedVersion, kind: Kind, options: Options, codes: Codes, deadline: float
     ) -> Answers:
         breaker = self._breaker(version)
-        before = breaker.state
         if not breaker.allows():
             raise ServiceBusy(
                 f"{version.model} version {version.number} rests after failures", retry_after=self.spec.breaker.pause
             )
-        began, failed = self.clock(), True
         try:
-            answers = await self.batcher.submit(version, kind, options, codes, deadline=deadline)
-            failed = False
-            return answers
-        except DeadlineExceeded:
-            failed = False
+            return await self.batcher.submit(version, kind, options, codes, deadline=deadline)
+        except (DeadlineExceeded, asyncio.CancelledError):
+            breaker.abandon()
             raise
-        finally:
-            breaker.record(seconds=self.clock() - began, failed=failed)
-            if breaker.state != before:
-                self.observer.breaker(version, breaker.state)
+
+    def _called(self, call: EngineCall) -> None:
+        """Note how a call of the engine went; perhaps in another thread."""
+        breaker = self._breaker(call.version)
+        before = breaker.state
+        breaker.record(seconds=call.seconds, failed=call.error is not None)
+        if (now := breaker.state) != before:
+            self.observer.breaker(call.version, now)
+            _log.warning("%s version %d: its breaker is %s", call.version.model, call.version.number, now)
+        self.observer.batch(call)
 
     async def _fall_back(self, asked: _Asked, reason: str) -> _Answered:
         """Answer by the previous version, else by the marginal, and say so; or not at all."""
@@ -245,11 +271,13 @@ class Service:
                 continue
             try:
                 check_options(other.engine, asked.options)
-                text = await self._from_version(asked, other, other.encoder.encode(asked.question.rows))
+                text = await self._from_version(asked, other, await _encode(other.encoder, asked.question.rows))
+            except DeadlineExceeded:
+                raise
             except Exception:  # noqa: BLE001  the next one, then the marginal
                 continue
             return _Answered(text, other, "fallback", {**note, "answered_by": f"version {other.number}"})
-        if asked.kind not in ("posterior", "predict"):
+        if asked.kind not in ("posterior", "predict", "invocations"):
             raise refused
         text = marginal_answers(asked.version, asked.kind, asked.options, len(asked.question.rows))
         return _Answered(text, asked.version, "fallback", {**note, "answered_by": "marginal"})
@@ -280,10 +308,11 @@ class Service:
         leave()
         try:
             check_options(challenger.engine, asked.options)
-            text = await self._from_version(asked, challenger, challenger.encoder.encode(asked.question.rows))
+            encoded = await _encode(challenger.encoder, asked.question.rows)
+            text = await self._from_version(asked, challenger, encoded)
             self._keep(asked, _Answered(text, challenger, "shadow"))
             if asked.kind == "posterior":
-                self.observer.shadow(asked.model.name, challenger.number, apart=_apart(answered.text, text))
+                self.observer.shadow(asked.model.name, challenger.number, apart=total_variation(answered.text, text))
         except Exception as error:  # noqa: BLE001  a shadow must not be seen
             self.observer.error(kind=f"shadow {type(error).__name__}", model=asked.model.name)
 
@@ -302,9 +331,9 @@ class Service:
         found, at = read_feedback(body), datetime.now(UTC)
         records: list[Record] = []
         for place, one in enumerate(found):
-            model = self.shelf.model(one.model)
             caller.check("feedback", one.model)
-            _check_labels(model, one.labels, f"[{place}].labels" if len(found) > 1 else "labels")
+            model = self.shelf.model(one.model)
+            check_labels(model, one.labels, f"[{place}].labels" if len(found) > 1 else "labels")
             labels = {name: state_name(value) for name, value in one.labels.items()}
             records.append(FeedbackRecord(one.request_id, one.row, at, caller.name, one.model, labels))
         self._append(records)
@@ -352,104 +381,34 @@ class Service:
         """Wait for what is under way."""
         if self._shadows:
             await asyncio.wait(self._shadows, timeout=1.0)
+        self.batcher.close()
 
 
-def choose_version(model: ServedModel, caller: Caller, asked: int | None, key: str) -> tuple[ServedVersion, Arm]:
-    """Choose who answers: the version asked for, the caller's pin, the canary's arm, or the champion.
-
-    Raises
-    ------
-    NotServed
-        That version is not here, or there is no champion.
-    """
-    pinned = asked if asked is not None else caller.pins.get(model.name)
-    if pinned is not None:
-        return model.version(pinned), "pinned"
-    if model.champion is None:
-        fault = next(iter(model.faults.values()), "no version is champion in the registry")
-        raise NotServed(f"{model.name} has no champion to answer: {fault}")
-    if model.canary is not None and choose_arm(key, model.canary) == "challenger":
-        return model.version(model.canary.version), "challenger"
-    return model.champion, "champion"
+async def _encode(encoder: CellEncoder, rows: Sequence[Row]) -> Encoded:
+    """Encode rows; of many, part by part, so that others are answered in between."""
+    if len(rows) <= _PART:
+        return encoder.encode(rows)
+    codes, unseen, unknown = [], [], []
+    for first in range(0, len(rows), _PART):
+        part = encoder.encode(rows[first : first + _PART])
+        codes.append(part.codes)
+        unseen += [(first + row, name, value) for row, name, value in part.unseen]
+        unknown += [(first + row, name) for row, name in part.unknown]
+        await asyncio.sleep(0)
+    return Encoded(np.concatenate(codes, axis=1), tuple(unseen), tuple(unknown))
 
 
-def marginal_answers(version: ServedVersion, kind: Kind, options: Options, rows: int) -> bytes:
-    """Answer as if nothing were observed."""
-    from bnpipe.serving.answering import posterior_answers, predictions
-
-    tables = {target: np.array([list(version.marginals[target].values())]) for target in options.targets}
-    (one,) = (
-        predictions(version.engine, options, tables) if kind == "predict" else posterior_answers(version.engine, tables)
-    )
-    return encode_answers([one] * rows)
-
-
-def _options(kind: Kind, question: Question, version: ServedVersion) -> Options:
-    if kind == "likelihood":
-        if question.targets:
-            raise QuestionError("targets: a likelihood has none; leave them out", at="targets")
-        options = Options()
-    else:
-        options = Options(targets=version.targets(question.targets))
-    for name, its in (("interval", "posterior"), ("abstain_below", "predict")):
-        value = getattr(question, name)
-        if value is not None:
-            if kind != its:
-                raise QuestionError(f"{name}: only for {its}, this is {kind}", at=name)
-            options = msgspec.structs.replace(options, **{name: value})
-    check_options(version.engine, options)
-    return options
-
-
-def _check_evidence(encoded: Encoded, spec: ServedModelSpec) -> None:
-    if encoded.unknown and spec.unknown_variables == "refuse":
-        names = sorted({name for _, name in encoded.unknown})
-        row, name = encoded.unknown[0]
-        raise QuestionError(
-            f"rows[{row}]: no variable {shorten(map(repr, names))} in the network", at=f"rows[{row}].{name}"[:100]
-        )
-    if encoded.unseen and spec.unknown_states == "refuse":
-        row, name, value = encoded.unseen[0]
-        raise QuestionError(
-            f"rows[{row}].{name}: {shorten([repr(value)])} is no state, in {len(encoded.unseen)} cells",
-            at=f"rows[{row}].{name}",
-        )
-
-
-def _check_labels(model: ServedModel, labels: Mapping[str, Any], at: str) -> None:
-    if model.champion is None:
-        return
-    schema = model.champion.network.schema
-    for name, value in labels.items():
-        if name not in schema:
-            raise QuestionError(f"{at}: no variable {name[:60]!r}; there are {shorten(schema.names)}", at=at)
-        if value is None:
-            raise QuestionError(f"{at}.{name}: a label must have a value", at=f"{at}.{name}")
-
-
-def _body(asked: _Asked, answered: _Answered) -> bytes:
-    head: dict[str, Any] = {
-        "request_id": asked.id,
-        "model": asked.model.name,
-        "version": answered.version.number,
-        "arm": answered.arm,
-    }
-    if answered.fallback is not None:
-        head["fallback"] = answered.fallback
-    encoded = asked.encoded
-    if encoded.unseen:
-        head["unseen"] = [{"row": row, "variable": name, "value": value} for row, name, value in encoded.unseen[:_TOLD]]
-    if encoded.unknown:
-        head["ignored"] = sorted({name for _, name in encoded.unknown})[:_TOLD]
-    return _encode(head)[:-1] + b',"answers":' + answered.text + b"}"
-
-
-def _apart(given: bytes, shadow: bytes) -> float:
-    """Total variation between two answers, mean over rows and targets."""
+async def _written(answers: Answers) -> bytes:
+    """Write answers as JSON; many, part by part."""
+    if len(answers) <= _PART:
+        return encode_answers(answers)
     parts = []
-    for one, other in zip(msgspec.json.decode(given), msgspec.json.decode(shadow), strict=True):
-        for target, belief in one["posterior"].items():
-            its: Mapping[str, float] | None = other["posterior"].get(target)
-            if belief is not None and its is not None and belief.keys() == its.keys():
-                parts.append(sum(abs(belief[state] - its[state]) for state in belief) / 2.0)
-    return float(np.mean(parts)) if parts else float("nan")
+    for first in range(0, len(answers), _PART):
+        parts.append(encode_answers(answers[first : first + _PART])[1:-1])
+        await asyncio.sleep(0)
+    return b"[" + b",".join(parts) + b"]"
+
+
+def where_failed(error: Exception) -> str:
+    """Tell an error's type and the lines it came from, without its text, which may hold values of rows."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

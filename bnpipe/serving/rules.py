@@ -1,0 +1,203 @@
+"""What the service decides about a question and its answer: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from bnpipe.answers.records import Arm
+from bnpipe.config.serving import LimitsSpec, ServedModelSpec
+from bnpipe.errors import QuestionError, ServiceBusy, shorten
+from bnpipe.schema import Schema
+from bnpipe.serving.access import Caller
+from bnpipe.serving.answering import (
+    Options,
+    cells_touched,
+    check_options,
+    encode_answers,
+    invocation_answers,
+    posterior_answers,
+    predictions,
+)
+from bnpipe.serving.cells import Cell, Codes, Encoded
+from bnpipe.serving.questions import Kind, Question
+from bnpipe.serving.routing import choose_arm
+from bnpipe.serving.shelf import ServedModel
+from bnpipe.serving.usual import BASIS
+from bnpipe.serving.versions import ServedVersion
+
+_TOLD: Final = 20
+"""Cells that an answer names as unseen at most."""
+_CUT: Final = 100
+"""Characters of a value that an answer or an error tells."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def choose_version(model: ServedModel, caller: Caller, asked: int | None, key: str) -> tuple[ServedVersion, Arm]:
+    """Choose who answers: the version asked for, the caller's pin, the canary's arm, or the champion.
+
+    Raises
+    ------
+    NotServed
+        That version is not here.
+    ServiceBusy
+        There is no champion.
+    """
+    pinned = asked if asked is not None else caller.pins.get(model.name)
+    if pinned is not None:
+        return model.version(pinned), "pinned"
+    if model.champion is None:
+        fault = next(iter(model.faults.values()), "no version is champion in the registry")
+        raise ServiceBusy(f"{model.name} has no champion to answer: {fault}", retry_after=5.0)
+    if model.canary is not None and choose_arm(key, model.canary) == "challenger":
+        return model.version(model.canary.version), "challenger"
+    return model.champion, "champion"
+
+
+def marginal_answers(version: ServedVersion, kind: Kind, options: Options, rows: int) -> bytes:
+    """Answer as if nothing were observed."""
+    tables = {target: np.array([list(version.marginals[target].values())]) for target in options.targets}
+    if kind == "predict":
+        (one,) = predictions(version.engine, options, tables)
+    elif kind == "invocations":
+        (one,) = invocation_answers(version.engine, tables)
+    else:
+        (one,) = posterior_answers(version.engine, tables)
+    return encode_answers([one] * rows)
+
+
+def make_options(kind: Kind, question: Question, version: ServedVersion) -> Options:
+    """Take from a question what its kind has.
+
+    Raises
+    ------
+    QuestionError
+        It has what its kind has not, or targets or intervals that the network does not have.
+    """
+    if kind == "likelihood":
+        if question.targets:
+            raise QuestionError("targets: a likelihood has none; leave them out", at="targets")
+        options = Options()
+    else:
+        options = Options(targets=version.targets(question.targets))
+    for name, its in (("interval", "posterior"), ("abstain_below", "predict")):
+        value = getattr(question, name)
+        if value is not None:
+            if kind != its:
+                raise QuestionError(f"{name}: only for {its}, this is {kind}", at=name)
+            options = msgspec.structs.replace(options, **{name: value})
+    check_options(version.engine, options)
+    if options.interval is not None and not version.network.has_counts:
+        raise QuestionError("interval: the network was imported and has no counts to make intervals of", at="interval")
+    return options
+
+
+def check_evidence(kind: Kind, encoded: Encoded, schema: Schema, spec: ServedModelSpec) -> None:
+    """Refuse variables and values that the network does not have, where the spec says so; MLflow's protocol never does.
+
+    Raises
+    ------
+    QuestionError
+    """
+    if kind == "invocations":
+        return
+    if encoded.unknown and spec.unknown_variables == "refuse":
+        names = sorted({name for _, name in encoded.unknown})
+        row, name = encoded.unknown[0]
+        raise QuestionError(
+            f"rows[{row}]: no variable {shorten(map(repr, names))} in the network; there are {shorten(schema.names)}",
+            at=f"rows[{row}].{name}"[:_CUT],
+        )
+    if encoded.unseen and spec.unknown_states == "refuse":
+        row, name, value = encoded.unseen[0]
+        more = f" (and {len(encoded.unseen) - 1} cells more)" if len(encoded.unseen) > 1 else ""
+        raise QuestionError(
+            f"rows[{row}].{name}: got {shorten([repr(_cut(value))])}, which is no state{more}; "
+            f"there are {shorten(schema[name].states)}",
+            at=f"rows[{row}].{name}"[:_CUT],
+        )
+
+
+def check_labels(model: ServedModel, labels: Mapping[str, Cell], at: str) -> None:
+    """Refuse labels of variables that the champion does not have, and nulls.
+
+    Raises
+    ------
+    QuestionError
+    """
+    if model.champion is None:
+        return
+    schema = model.champion.network.schema
+    for name, value in labels.items():
+        if name not in schema:
+            there = shorten(schema.names)
+            raise QuestionError(f"{at}: no variable {name[:60]!r} in the network; there are {there}", at=at)
+        if value is None:
+            raise QuestionError(f"{at}.{name}: a label must have a value", at=f"{at}.{name}")
+
+
+def reply_body(
+    request_id: str,
+    model: str,
+    kind: Kind,
+    encoded: Encoded,
+    *,
+    text: bytes,
+    version: int,
+    arm: Arm,
+    fallback: Mapping[str, Any] | None,
+) -> bytes:
+    """Put the answers' JSON into that of the reply; MLflow's protocol knows only ``predictions``."""
+    if kind == "invocations":
+        head: dict[str, Any] = {}
+    else:
+        head = {"request_id": request_id, "model": model, "version": version, "arm": arm}
+    if fallback is not None:
+        head["fallback"] = fallback
+    if kind == "invocations":
+        start = _encode(head)[:-1] + b"," if head else b"{"
+        return start + b'"predictions":' + text + b"}"
+    if kind == "likelihood":
+        head["relative_to"] = BASIS
+    if encoded.unseen:
+        told = encoded.unseen[:_TOLD]
+        head["unseen"] = [{"row": row, "variable": name, "value": _cut(value)} for row, name, value in told]
+    if encoded.unknown:
+        head["ignored"] = sorted({name[:_CUT] for _, name in encoded.unknown})[:_TOLD]
+    return _encode(head)[:-1] + b',"answers":' + text + b"}"
+
+
+def _cut(value: Cell) -> Cell:
+    return value[:_CUT] if isinstance(value, str) else value
+
+
+def check_cost(version: ServedVersion, kind: Kind, options: Options, codes: Codes, limits: LimitsSpec) -> None:
+    """Refuse what would take too long.
+
+    Raises
+    ------
+    QuestionError
+    """
+    cost = cells_touched(version.engine, kind, options, codes)
+    if cost > limits.cost:
+        raise QuestionError(
+            f"rows: {codes.shape[1]} rows of {version.model} would touch {cost:.2g} cells, "
+            f"{limits.cost:.2g} are allowed; ask for less, or in parts",
+            at="rows",
+            too_large=True,
+        )
+
+
+def total_variation(given: bytes, shadow: bytes) -> float:
+    """Total variation between two answers, mean over rows and targets."""
+    parts = []
+    for one, other in zip(msgspec.json.decode(given), msgspec.json.decode(shadow), strict=True):
+        for target, belief in one["posterior"].items():
+            its: Mapping[str, float] | None = other["posterior"].get(target)
+            if belief is not None and its is not None and belief.keys() == its.keys():
+                parts.append(sum(abs(belief[state] - its[state]) for state in belief) / 2.0)
+    return float(np.mean(parts)) if parts else float("nan")

@@ -1,0 +1,118 @@
+"""How usual a row is: its likelihood among those of rows drawn from the network with the same variables observed.
+
+A version holds no rows of its training, and likelihoods of rows with different variables observed can't be compared.
+So like is compared with like: rows are drawn from the network once, always the same ones, and reduced to the variables
+that the row in question has. What is unusual under the network shows; where the network is wrong about its training
+rows, this does not show: gates and drift runs look at that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final
+from weakref import WeakKeyDictionary, proxy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnpipe.data import Dataset
+from bnpipe.inference import Engine
+from bnpipe.network import Network
+from bnpipe.schema import MISSING
+
+Codes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+DRAWN: Final = 2000
+"""Rows compared with: a quantile of 1 % has a standard error of 0.2 points."""
+BASIS: Final = f"{DRAWN} rows drawn from the network, with the same variables observed"
+
+_SEED: Final = 20_130_101
+_PATTERNS: Final = 512
+"""Sets of observed variables whose likelihoods are kept: 8 MB at most."""
+
+
+class Usual:
+    """What likelihoods are usual under one network. Threads may share it.
+
+    Parameters
+    ----------
+    engine : Engine
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Engine = proxy(engine)  # or the engine would live on in `_OF`
+        self._drawn: Codes | None = None
+        self._kept: OrderedDict[bytes, Floats] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def quantiles(self, codes: Codes, log_likelihoods: Floats) -> list[float]:
+        """Give the share of drawn rows that are at most as likely as each row.
+
+        Parameters
+        ----------
+        codes : uint8 (variables, rows)
+        log_likelihoods : float64 (rows,)
+            Of these rows' observed cells.
+        """
+        patterns, rows = _patterns(codes)
+        found = np.empty(codes.shape[1])
+        for place, pattern in enumerate(patterns):
+            mine = rows == place
+            found[mine] = np.searchsorted(self._likelihoods(pattern), log_likelihoods[mine], side="right") / DRAWN
+        return list(found.tolist())
+
+    def unknown(self, codes: Codes) -> int:
+        """Count the sets of observed variables for which likelihoods must be made first."""
+        patterns, _ = _patterns(codes)
+        return sum(pattern.tobytes() not in self._kept for pattern in patterns)
+
+    def _likelihoods(self, pattern: NDArray[np.bool_]) -> Floats:
+        """Give the likelihoods of drawn rows reduced to the variables of a pattern, in order."""
+        key = pattern.tobytes()
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                return found
+            if self._drawn is None:
+                self._drawn = draw(self._engine.network, DRAWN, _SEED)
+            drawn = self._drawn
+        reduced = np.where(pattern[:, None], drawn, np.uint8(MISSING))
+        found = np.sort(self._engine.log_likelihood(Dataset(self._engine.network.schema, reduced), threads=1))
+        with self._lock:
+            self._kept[key] = found
+            if len(self._kept) > _PATTERNS:
+                self._kept.popitem(last=False)
+        return found
+
+
+_OF: Final[WeakKeyDictionary[Engine, Usual]] = WeakKeyDictionary()
+
+
+def usual_of(engine: Engine) -> Usual:
+    """Give an engine's own; it goes when the engine goes."""
+    return _OF.setdefault(engine, Usual(engine))
+
+
+def draw(network: Network, rows: int, seed: int) -> Codes:
+    """Draw rows, uint8 (variables, rows), parents before children."""
+    uniform = np.random.Generator(np.random.PCG64(seed)).random((len(network.nodes), rows))
+    index = {node: place for place, node in enumerate(network.nodes)}
+    codes = np.empty((len(network.nodes), rows), dtype=np.uint8)
+    for node in network.order:
+        table = network.cpd(node).table
+        ends = np.cumsum(table, axis=-1)[tuple(codes[index[parent]] for parent in network.parents[node])]
+        reached = uniform[index[node]][:, None] * ends[..., -1:] >= ends[..., :-1]
+        codes[index[node]] = np.broadcast_to(reached, (rows, table.shape[-1] - 1)).sum(axis=-1)
+    return codes
+
+
+def _patterns(codes: Codes) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Give the distinct sets of observed variables, bool (sets, variables), and the place of each row's."""
+    observed = (codes != MISSING).T
+    if len(observed) == 1:
+        return observed, np.zeros(1, dtype=np.intp)
+    patterns, rows = np.unique(observed, axis=0, return_inverse=True)
+    return patterns, rows.reshape(-1)
