@@ -239,7 +239,7 @@ class _Count:
         for node, count in zip(version.network.nodes, observed, strict=True):
             if count:
                 self.add(self.metrics.node_observed, count, model, node)
-        sample = np.ascontiguousarray(codes[:, :: -(-rows // _LIKELY)])
+        sample = codes[:, _some(rows, _LIKELY)]
         found = version.engine.log_likelihood(Dataset(version.network.schema, sample), threads=1)
         weight, possible = rows / len(found), np.isfinite(found)
         self.add(self.metrics.surprise, weight * max(0.0, -float(found[possible].sum())), model)
@@ -251,10 +251,10 @@ class _Count:
         if kind == "likelihood":
             return
         rows = _ROWS_OF.decode(text)
-        sample = rows[:: -(-len(rows) // _ROWS)]
+        sample = _some(len(rows), _ROWS)
         weight = self._answered / len(self._answers) * len(rows) / len(sample)
-        for raw in sample:
-            self._believe(version.model, _ROW.decode(raw), weight)
+        for place in sample:
+            self._believe(version.model, _ROW.decode(rows[place]), weight)
 
     def _believe(self, model: str, row: _Row, weight: float) -> None:
         beliefs = {**row.posterior, **{target: its and its.belief for target, its in row.targets.items()}}
@@ -410,6 +410,11 @@ class PrometheusObserver(Observer):
         except struct.error:  # a process that starts has made its file and not yet written its head
             time.sleep(0.05)
             return generate_latest(together)
+
+
+def _some(rows: int, most: int) -> list[int]:
+    """Choose rows by chance; by steps could be in step with what the rows say."""
+    return random.sample(range(rows), most) if rows > most else list(range(rows))
 
 
 def _resident() -> float:
