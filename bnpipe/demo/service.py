@@ -121,11 +121,11 @@ class ServiceAtWork:
         return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=10.0)
 
     def _ask_on(self) -> None:
-        connection = self._connect()
+        connection, path = self._connect(), f"/v1/models/{MODEL}/posterior"
         while not self._stop.wait(PAUSE):
             began = time.perf_counter()
             try:
-                connection.request("POST", f"/v1/models/{MODEL}/posterior", next(self._bodies))
+                connection.request("POST", path, next(self._bodies), {"Content-Type": "application/json"})
                 answer = connection.getresponse()
                 body = answer.read()
             except OSError as error:

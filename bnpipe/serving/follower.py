@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from bnpipe.config import Settings
 from bnpipe.config.serving import ServingSpec, answers_folder, cache_folder
 from bnpipe.errors import BnpipeError, NetworkError, VersionNotFound
+from bnpipe.serving.archiving import Archivist
 from bnpipe.serving.process import parent_is_gone, read_order, set_up_logging
 from bnpipe.serving.routing import Canary
 from bnpipe.serving.situation import (
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from bnpipe.registry import Registry, Standing, Version
 
 _ABOUT: Final = "version.json"
+_ARCHIVE: Final = 10.0
+"""Seconds between looks for closed journals."""
 
 _log = logging.getLogger(__name__)
 
@@ -195,14 +198,17 @@ def main() -> int:
     from bnpipe.registry import Registry
 
     follower = Follower(Registry(settings.tracking_uri), cache_folder(order.spec, settings), order.spec)
-    answers = answers_folder(order.spec, settings)
+    archivist = Archivist(answers_folder(order.spec, settings), follower.cache)
+    archiving = threading.Thread(target=archivist.run, args=(stop, _ARCHIVE), daemon=True, name="archive")
+    archiving.start()
     while not stop.is_set() and not parent_is_gone(order):
         try:
             follower.poll()
         except Exception:  # noqa: BLE001  it must go on, whatever MLflow throws
             _log.exception("a look at the registry failed; what is served stays")
-        _log.debug("answers lie in %s", answers)
         stop.wait(order.spec.poll)
+    stop.set()
+    archiving.join(order.spec.drain)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Final
 
 from bnpipe.config import Settings
 from bnpipe.config.serving import answers_folder, cache_folder
+from bnpipe.errors import JournalError
 from bnpipe.serving.access import Access
 from bnpipe.serving.access_log import AccessLog
 from bnpipe.serving.app import create_app
@@ -33,6 +35,7 @@ def main() -> int:
     """Serve until told to stop."""
     import uvicorn
 
+    from bnpipe.answers.compaction import JOURNAL
     from bnpipe.answers.journal import Journal
 
     order = read_order(sys.argv[1])
@@ -42,7 +45,7 @@ def main() -> int:
     sys.setswitchinterval(_SWITCH)
     shelf = Shelf(cache_folder(spec, settings), spec)
     shelf.refresh()
-    journal = Journal(answers_folder(spec, settings), order.name, fsync=spec.answers.fsync)
+    journal = Journal(answers_folder(spec, settings) / JOURNAL, order.name, fsync=spec.answers.fsync)
     share_counters(order.name)
     observer = PrometheusObserver()
     service = Service(spec, shelf, Access(spec.clients, anonymous=spec.open_to_all), journal, observer)
@@ -74,6 +77,8 @@ def main() -> int:
             if parent_is_gone(order):
                 _log.error("the supervisor is gone; stopping")
                 server.should_exit = True
+            with contextlib.suppress(JournalError):  # the next answer will say so
+                journal.tick()
             threading.Event().wait(1.0)
 
     threading.Thread(target=shelf.follow, args=(_LOOK,), daemon=True, name="shelf").start()

@@ -1,0 +1,64 @@
+"""Beside following the registry: closed journals of answers become Parquet, in a thread of the follower's own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from bnpipe.answers.compaction import compact
+from bnpipe.errors import BnpipeError
+from bnpipe.network import Network
+from bnpipe.schema import Schema
+from bnpipe.serving.situation import read_situation, version_folder
+from bnpipe.serving.versions import NETWORK
+
+_log = logging.getLogger(__name__)
+
+
+class Archivist:
+    """Compacts the log of answers.
+
+    Parameters
+    ----------
+    answers : Path
+        Folder of the log.
+    cache : Path
+        Folder of downloaded versions: their schemas tell numbers from states.
+    """
+
+    def __init__(self, answers: Path, cache: Path) -> None:
+        self.answers, self.cache = answers, cache
+        self._schemas: dict[tuple[str, str], Schema] = {}
+
+    def run(self, stop: threading.Event, every: float) -> None:
+        """Compact again and again until told to stop."""
+        while not stop.wait(every):
+            try:
+                done = compact(self.answers, self.schema)
+            except BnpipeError as error:
+                _log.error("answers stay in their journals: %s", error)
+                continue
+            except Exception:  # noqa: BLE001  what is logged must not hang on it
+                _log.exception("answers stay in their journals")
+                continue
+            if done.journals:
+                _log.info("%d answers and labels of %d journals are Parquet now", done.records, done.journals)
+            if done.torn:
+                _log.warning("the last record of a journal was torn by a kill (%d bytes); it was never sent", done.torn)
+
+    def schema(self, model: str, content_hash: str) -> Schema | None:
+        """Give the schema of a version that is, or was, on disk."""
+        key = (model, content_hash)
+        if key not in self._schemas:
+            for number, about in self._versions(model).items():
+                if about == content_hash:
+                    folder = version_folder(self.cache, model, int(number))
+                    self._schemas[key] = Network.load(folder / NETWORK).schema
+        return self._schemas.get(key)
+
+    def _versions(self, model: str) -> dict[str, str]:
+        situation = read_situation(self.cache)
+        if situation is None or model not in situation.models:
+            return {}
+        return {number: about.content_hash for number, about in situation.models[model].versions.items()}
