@@ -227,6 +227,8 @@ class Variable:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             return None
+        except OverflowError:  # an integer of more than 308 digits
+            number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
         return None if math.isnan(number) else int(np.searchsorted(np.asarray(self.edges), number, side="right"))
 
     def _fallback(self, state: str | None) -> int:

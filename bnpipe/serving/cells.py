@@ -5,6 +5,7 @@ A cell that is left out is unobserved. A null says that the value is missing, wh
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Codes: TypeAlias = NDArray[np.uint8]
 _ABSENT: Final[Any] = object()
 _REMEMBERED: Final = 4096
 """Values of one variable whose codes are kept; a variable of states has few, a number may have many."""
+_LONG: Final = 200
+"""Characters of a text that is not kept beyond the rows it came with."""
 _MANY: Final = 64
 """Rows from which numbers are put into bins all at once."""
 _NUMBERS: Final = frozenset((float, int, type(None)))
@@ -67,6 +70,8 @@ class CellEncoder:
         many, keys = len(rows) >= _MANY, set().union(*rows)
         columns = _columns(rows, keys) if many else None
         for place, column in enumerate(self._columns):
+            if column.full:
+                column.forget()
             name, known, code_of = column.name, column.known, column.code
             if columns is None:
                 values: Sequence[Any] = [row.get(name, _ABSENT) for row in rows]
@@ -112,26 +117,30 @@ class _Column:
         self._kept: dict[Any, int] = {_ABSENT: MISSING, None: self._role(variable.missing)}
         self.known: dict[Any, int] = dict(self._kept)
         self.odd: set[Cell] = set()
+        self.full = False
 
     def _role(self, state: str | None) -> int:
         return MISSING if state is None else self._states[state]
 
     def code(self, value: Cell) -> int:
         """Give a value's code."""
-        if value.__class__ is bool:
-            found = self._look_up(value)
-            if found is None:
-                self.odd.add(value)
-            return self._role(self.variable.other) if found is None else found
-        if value in self.known:
+        boolean = value.__class__ is bool
+        if not boolean and value in self.known:
             return self.known[value]
         found = self._look_up(value)
-        if len(self.known) >= _REMEMBERED:
-            self._forget()
         if found is None:
             self.odd.add(value)
-        self.known[value] = self._role(self.variable.other) if found is None else found
-        return self.known[value]
+        code = self._role(self.variable.other) if found is None else found
+        if not boolean:
+            self.known[value] = code
+            self.full |= len(self.known) >= _REMEMBERED or (isinstance(value, str) and len(value) > _LONG)
+        return code
+
+    def forget(self) -> None:
+        """Begin anew; only between rows, which may ask :meth:`strange` of what they brought."""
+        self.known = dict(self._kept)
+        self.odd.clear()
+        self.full = False
 
     def bins(self, values: Sequence[Any]) -> Codes | None:
         """Give the codes of numbers and nulls; None where something else is among them, or there are no bins."""
@@ -150,10 +159,6 @@ class _Column:
         """Tell whether a value, not null, is no state."""
         return value in self.odd and self._look_up(value) is None
 
-    def _forget(self) -> None:
-        self.known = dict(self._kept)
-        self.odd.clear()
-
     def _look_up(self, value: Cell) -> int | None:
         edges = self.variable.edges
         code = self._states.get(state_name(value)) if edges is None or isinstance(value, str) else None
@@ -161,6 +166,8 @@ class _Column:
             return code
         try:
             number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError):
             return None
+        except OverflowError:  # an integer of more than 308 digits
+            number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
         return None if number != number else bisect_right(edges, number)  # noqa: PLR0124  NaN

@@ -1,4 +1,4 @@
-"""What the tests of the service share: versions laid into a cache folder, a worker's service over them, and its HTTP."""
+"""What tests of the service share: versions laid into a cache folder, a worker's service over them, and its HTTP."""
 
 from __future__ import annotations
 
