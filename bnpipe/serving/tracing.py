@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Attribute = str | int | float | bool
 
+_PATIENCE: Final = 2.0
+"""Seconds for sending one batch, repetitions included: a stop may have to wait so long."""
 _NOTHING: Final = nullcontext()
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
@@ -117,7 +119,9 @@ class OtlpTracing(Tracing):
 
         about = {"service.name": "bnpipe", "service.version": bnpipe.__version__, "service.instance.id": process}
         self._provider = TracerProvider(ALWAYS_ON, Resource.create(about), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(spec.endpoint)))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter or OTLPSpanExporter(spec.endpoint, timeout=_PATIENCE))
+        )
         self._tracer = self._provider.get_tracer("bnpipe.serving", bnpipe.__version__)
         self._share, self._propagator = spec.share, TraceContextTextMapPropagator()
 
@@ -140,6 +144,7 @@ class OtlpTracing(Tracing):
         """End the trace of a request: its steps become spans."""
         from opentelemetry.trace import StatusCode, set_span_in_context
 
+        leave()
         ended, inside, span = time.perf_counter(), set_span_in_context(trace.span), trace.span
         for name, began, until, attributes in trace.steps:
             part = self._tracer.start_span(name, inside, attributes=attributes, start_time=trace.at(began))
