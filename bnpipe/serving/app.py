@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any, Final
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from bnpipe.errors import AccessDenied, BnpipeError, QuestionError, ServiceBusy, SlowBody, WrongMediaType
 from bnpipe.serving import descriptions
 from bnpipe.serving.access import Caller
+from bnpipe.serving.direct import Direct, Handler
 from bnpipe.serving.invocations import media_type
 from bnpipe.serving.observing import Finished
 from bnpipe.serving.overview import describe_health, describe_model, describe_models, only_model
@@ -27,7 +28,6 @@ from bnpipe.serving.service import Reply, Service, where_failed
 from bnpipe.serving.shedding import Shedding
 from bnpipe.serving.tracing import Tracing
 
-Handler = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
 _MLFLOW: Final = metadata.version("mlflow-skinny")
@@ -53,9 +53,8 @@ def create_app(
     access_log : callable, optional
         Told of every request.
     """
-    return Shedding(
-        _Routes(service, metrics, tracing or Tracing(), access_log).app, service.spec.limits.waiting, service.observer
-    )
+    routes = _Routes(service, metrics, tracing or Tracing(), access_log)
+    return Shedding(Direct(routes.app, routes.questions), service.spec.limits.waiting, service.observer)
 
 
 class _Routes:
@@ -80,8 +79,9 @@ class _Routes:
         )
         document = descriptions.document(anonymous=service.spec.open_to_all)
         self.app.openapi = lambda: document
+        self.questions: dict[str, Handler] = {}
         for kind in KINDS:
-            self._route("POST", f"/v1/models/{{name}}/{kind}", self._asking(kind))
+            self.questions[kind] = self._route("POST", f"/v1/models/{{name}}/{kind}", self._asking(kind))
         for path in ("/v1/models/{name}/invocations", "/invocations"):
             self._route("POST", path, self._invocations)
         self._route("POST", "/v1/feedback", self._feedback)
@@ -94,8 +94,10 @@ class _Routes:
         self._route("GET", "/metrics", self._metrics)
         self.app.add_exception_handler(HTTPException, _refused)
 
-    def _route(self, method: str, path: str, handler: Handler) -> None:
-        self.app.add_api_route(path, self._guarded(path, handler), methods=[method])
+    def _route(self, method: str, path: str, handler: Handler) -> Handler:
+        guarded = self._guarded(path, handler)
+        self.app.add_api_route(path, guarded, methods=[method])
+        return guarded
 
     def _guarded(self, path: str, handler: Handler) -> Handler:
         """Turn what a handler raises into a problem document, and tell the observer."""
