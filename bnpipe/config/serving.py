@@ -115,9 +115,7 @@ class LogSpec(Part):
     requests: Literal["all", "failed", "none"] = Field(
         default="failed", description="`failed` are those refused or not answered."
     )
-    slow: Seconds | None = Field(
-        default=0.5, description="Seconds from which a request gets a line even so; null: no matter how long it took."
-    )
+    slow: Seconds = Field(default=0.5, description="Seconds from which a request gets a line even so.")
 
 
 class ServingSpec(Part):

@@ -30,8 +30,8 @@ class AccessLog:
 
     def __init__(self, spec: LogSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self._all, self._failed = spec.requests == "all", spec.requests == "failed"
-        self._slow = float("inf") if spec.slow is None else spec.slow
-        self._clock, self._second, self._lines, self._withheld = clock, 0, 0, 0
+        self._slow, self._clock = spec.slow, clock
+        self._second, self._lines, self._withheld = 0, 0, 0
 
     def __call__(self, done: Finished) -> None:
         """Hear of a request."""

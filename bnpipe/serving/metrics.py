@@ -29,13 +29,12 @@ from bnpipe.serving.cells import Codes, Encoded
 from bnpipe.serving.observing import Finished, Observer
 from bnpipe.serving.process import METRICS_FOLDER
 from bnpipe.serving.questions import Kind
+from bnpipe.serving.service import Service, where_failed
 from bnpipe.serving.shelf import ServedModel
 from bnpipe.serving.versions import ServedVersion
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-
-    from bnpipe.serving.service import Service
 
 _EVERY: Final = 0.25
 _HEARD: Final = 100_000
@@ -161,9 +160,9 @@ class _Count:
         """Count one thing; if that fails, the rest is still counted."""
         try:
             fold(self, what)
-        except Exception:  # noqa: BLE001  metrics never end
+        except Exception as error:  # noqa: BLE001  metrics never end
             if not self._failed:
-                _log.exception("something could not be counted")
+                _log.error("something could not be counted: %s", where_failed(error))
             self._failed = True
 
     def add(self, metric: Any, amount: float, *labels: object) -> None:
