@@ -60,12 +60,24 @@ class Service:
         Of the log.
     days : sequence of Path
         Rows that really came; two of them make a day here, and they come again and again.
+    model : str
+        Whose target is ``back``.
+    evidence : sequence of str
+        What is known when it is asked.
     keep : bool
         Whether the evidence is kept, or only its hash.
     """
 
-    def __init__(self, folder: Path, days: Sequence[Path], *, keep: bool = True) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(
+        self,
+        folder: Path,
+        days: Sequence[Path],
+        *,
+        model: str = "clinic",
+        evidence: Sequence[str] = EVIDENCE,
+        keep: bool = True,
+    ) -> None:
+        self.folder, self.model, self.evidence, self.keep = folder, model, evidence, keep
         self.days = [pd.read_parquet(path, partitioning=None) for path in days]
         self.served = self.passed = 0
         self.engines: dict[int, Any] = {}
@@ -73,12 +85,12 @@ class Service:
     def day(self, start: datetime, *, failing: bool = False, mangle: Callable[[bytes], bytes] | None = None) -> None:
         """Serve a day that begins at `start`, by the canary of the moment; `failing`: the challenger never answers."""
         now = registry()
-        champion = now.champion("clinic")
+        champion = now.champion(self.model)
         assert champion is not None
-        canary = Canary.of(now.canary("clinic"))
+        canary = Canary.of(now.canary(self.model))
         frame = pd.concat([self.days[(self.passed + half) % len(self.days)] for half in (0, 1)], ignore_index=True)
         self.passed += 2
-        sent = [_cells(row) for row in frame[list(EVIDENCE)].to_dict("records")]
+        sent = [_cells(row) for row in frame[list(self.evidence)].to_dict("records")]
         records: list[AnswerRecord | FeedbackRecord] = []
         said = {champion.number: self._answers(champion.number, sent)}
         if canary is not None:
@@ -100,7 +112,7 @@ class Service:
                 )
             records.append(
                 FeedbackRecord(
-                    request, 0, at + timedelta(hours=1), "desk", "clinic", {"back": str(frame["back"][place])}
+                    request, 0, at + timedelta(hours=1), "desk", self.model, {"back": str(frame["back"][place])}
                 )
             )
         with Journal(self.folder / "journal", f"worker-{self.served}") as journal:
@@ -112,7 +124,7 @@ class Service:
         return AnswerRecord(
             id=request,
             at=at.astimezone(UTC),
-            model="clinic",
+            model=self.model,
             version=version,
             content_hash=self._network(version).content_hash,
             arm=arm,
@@ -128,7 +140,7 @@ class Service:
     def _network(self, version: int) -> Network:
         if version not in self.engines:
             now = registry()
-            self.engines[version] = bnpipe.compile(now.load_network(now.version("clinic", version)))
+            self.engines[version] = bnpipe.compile(now.load_network(now.version(self.model, version)))
         network: Network = self.engines[version].network
         return network
 
