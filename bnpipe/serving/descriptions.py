@@ -154,7 +154,7 @@ def _question(kind: str) -> Json:
 
 def _invocations(parameters: list[Json], operation: str) -> Json:
     body = _body("Invocation", examples.INVOCATIONS)
-    body["content"]["text/csv"] = {"schema": {"type": "string"}, "example": examples.INVOCATION_CSV}
+    body["content"]["text/csv"] = {"schema": {}, "example": examples.INVOCATION_CSV}  # text is no JSON type
     reply = _given("InvocationReply", examples.INVOCATION_REPLY)
     reply["headers"]["X-Model-Version"] = {"description": "Who answered.", "schema": {"type": "integer"}}
     alone = " For a service of a single model." if operation == "invocations" else ""

@@ -51,6 +51,8 @@ class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     row: int = 0
 
 
+_LONGEST_ID: Final = 200
+
 _QUESTION: Final = msgspec.json.Decoder(Question)
 _FEEDBACK: Final = msgspec.json.Decoder(list[Feedback] | Feedback)
 
@@ -75,7 +77,7 @@ def read_question(body: bytes, *, most_rows: int) -> Question:
     return question
 
 
-def read_feedback(body: bytes) -> list[Feedback]:
+def read_feedback(body: bytes, *, most_rows: int) -> list[Feedback]:
     """Decode labels that arrived later.
 
     Raises
@@ -85,10 +87,14 @@ def read_feedback(body: bytes) -> list[Feedback]:
     """
     found = _decode(_FEEDBACK, body)
     every: list[Feedback] = found if isinstance(found, list) else [found]
+    if len(every) > most_rows:
+        raise QuestionError(f"{len(every)} labelled rows, {most_rows} are allowed; send them in parts", too_large=True)
     refuse_repeated(body, 0)
     for item in every:
-        if item.row < 0:
-            raise QuestionError(f"row: got {item.row}; rows are counted from 0", at="row")
+        if not 0 <= item.row < most_rows:
+            raise QuestionError(f"row: got {item.row}; rows are counted from 0 to {most_rows - 1}", at="row")
+        if not 0 < len(item.request_id) <= _LONGEST_ID:
+            raise QuestionError(f"request_id: 1 to {_LONGEST_ID} characters are an id", at="request_id")
         if not item.labels:
             raise QuestionError("labels: give at least one variable and its value", at="labels")
     return every

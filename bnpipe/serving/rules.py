@@ -11,7 +11,7 @@ import numpy as np
 from bnpipe.answers.records import Arm
 from bnpipe.config.serving import LimitsSpec, ServedModelSpec
 from bnpipe.errors import QuestionError, ServiceBusy, shorten
-from bnpipe.schema import Schema
+from bnpipe.schema import MISSING, Schema
 from bnpipe.serving.access import Caller
 from bnpipe.serving.answering import (
     Options,
@@ -131,13 +131,17 @@ def check_labels(model: ServedModel, labels: Mapping[str, Cell], at: str) -> Non
     """
     if model.champion is None:
         return
-    schema = model.champion.network.schema
+    schema, encoder = model.champion.network.schema, model.champion.encoder
     for name, value in labels.items():
         if name not in schema:
             there = shorten(schema.names)
             raise QuestionError(f"{at}: no variable {name[:60]!r} in the network; there are {there}", at=at)
         if value is None:
             raise QuestionError(f"{at}.{name}: a label must have a value", at=f"{at}.{name}")
+        if encoder.encode([{name: value}]).codes[schema.index(name), 0] == MISSING:
+            states = shorten(schema[name].states)
+            got = shorten([repr(_cut(value))])
+            raise QuestionError(f"{at}.{name}: got {got}, which is no state; there are {states}", at=f"{at}.{name}")
 
 
 def reply_body(

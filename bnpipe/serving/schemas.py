@@ -213,12 +213,12 @@ SCHEMAS: Final[Json] = {
     "Feedback": _object(
         {
             "model": _TEXT,
-            "request_id": _TEXT,
+            "request_id": {"type": "string", "minLength": 1, "maxLength": 200},
             "labels": {
                 **_by_name({"type": ["string", "number", "boolean"]}, "States by variable."),
                 "minProperties": 1,
             },
-            "row": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "description": "Counted from 0."},
+            "row": {"type": "integer", "minimum": 0, "description": "Counted from 0."},
         },
         optional=("row",),
         closed=True,

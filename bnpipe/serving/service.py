@@ -182,9 +182,9 @@ class Service:
         """Answer a body of MLflow's protocol; see :meth:`ask`."""
         caller.check("ask", name)
         most = self.spec.limits.rows
+        chosen, _ = choose_version(self.shelf.model(name), caller, version, "")
         with step("decode"):
             if media == CSV:
-                chosen, _ = choose_version(self.shelf.model(name), caller, version, "")
                 rows = read_csv(body, chosen.network.schema, most_rows=most)
             else:
                 rows = read_invocation(body, most_rows=most)
@@ -328,7 +328,7 @@ class Service:
         caller.check("feedback")
         if self.log is None:
             raise ServiceBusy("answers are not logged here, so labels have nothing to join; set `answers.folder`")
-        found, at = read_feedback(body), datetime.now(UTC)
+        found, at = read_feedback(body, most_rows=self.spec.limits.rows), datetime.now(UTC)
         records: list[Record] = []
         for place, one in enumerate(found):
             caller.check("feedback", one.model)
