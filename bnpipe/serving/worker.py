@@ -37,6 +37,7 @@ def main() -> int:
 
     from bnpipe.answers.compaction import JOURNAL
     from bnpipe.answers.journal import Journal
+    from bnpipe.serving.listening import Server
 
     order = read_order(sys.argv[1])
     spec, settings = order.spec, Settings.from_environ()
@@ -70,7 +71,9 @@ def main() -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(spec.drain),
     )
-    server = uvicorn.Server(config)
+    listening = socket.socket(fileno=order.socket)
+    listening.setblocking(False)
+    server = Server(config, listening, alone=spec.workers == 1)
 
     def watch() -> None:
         while not server.should_exit:
@@ -85,8 +88,8 @@ def main() -> int:
     threading.Thread(target=watch, daemon=True, name="watch").start()
     gc.collect()
     gc.freeze()  # what was imported never becomes garbage: collections stay short
-    with socket.socket(fileno=order.socket) as listening:
-        server.run(sockets=[listening])
+    with listening:
+        server.run()
     shelf.stop()
     observer.stop()
     journal.close()
