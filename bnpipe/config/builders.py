@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bnpipe.expectations import FeatureRule
     from bnpipe.release import ReactionRule
     from bnpipe.schema import Schema, Variable
-    from bnpipe.source import Window
+    from bnpipe.source import Query, Window
 
 
 def read_overrides(values: Mapping[str, Any]) -> Overrides:
@@ -145,6 +145,24 @@ def refit_window_at(spec: ModelSpec, at: datetime | date, since: date) -> Window
         )
     held_out = min(spec.window.held_out, days - max(1, days // 3))
     return window_at(end, time_zone=spec.source.time_zone, train_days=days - held_out, held_out_days=held_out)
+
+
+def live_query(spec: ModelSpec) -> Query:
+    """See :meth:`ModelSpec.live_query`."""
+    from bnpipe.answers.columns import UNOBSERVED
+    from bnpipe.source import Query
+
+    live = drift_of(spec).source
+    if live is None:
+        return spec.query()
+    return Query(
+        path=live.path,
+        sql=live.sql,
+        timestamp=live.timestamp,
+        time_zone=spec.source.time_zone,
+        cluster=live.cluster,
+        columns=(*spec.variables, UNOBSERVED),
+    )
 
 
 def reaction_rule(spec: ModelSpec) -> ReactionRule:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from bnpipe.config.scalars import Cron, Days, Part, Share
+from bnpipe.config.source import LiveSourceSpec
 
 Actions = Literal["advise", "auto"]
 
@@ -14,6 +15,9 @@ Actions = Literal["advise", "auto"]
 class DriftSpec(Part):
     """When and how live rows are compared with the champion, and what may follow."""
 
+    source: LiveSourceSpec | None = Field(
+        default=None, description="Where live rows come from; left out: from where a training reads."
+    )
     schedule: Cron | None = Field(
         default=None,
         description="Cron of the drift run, in the source's time zone; left out: only by hand, or when live rows are "

@@ -9,13 +9,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from bnpipe.config import canary, drift, gates, spec, variables
+from bnpipe.config import canary, drift, gates, source, spec, variables
 
 START: Final = "<!-- keys: made by `python -m bnpipe.config`, do not edit -->"
 END: Final = "<!-- /keys -->"
 SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("Top level", spec.ModelSpec),
-    ("source", spec.SourceSpec),
+    ("source", source.SourceSpec),
     ("window", spec.WindowSpec),
     ("variables: every variable", variables.AnyVariable),
     ("variables: a variable with `states`", variables.StatesVariable),
@@ -31,6 +31,7 @@ SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("validation.expectations: each", gates.ExpectationSpec),
     ("promotion", spec.PromotionSpec),
     ("drift", drift.DriftSpec),
+    ("drift.source", source.LiveSourceSpec),
     ("canary", canary.CanarySpec),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -13,7 +13,8 @@ from pydantic_core.core_schema import ValidationInfo
 from bnpipe.config.canary import CanarySpec
 from bnpipe.config.drift import Actions, DriftSpec
 from bnpipe.config.gates import GatesSpec, ValidationSpec
-from bnpipe.config.scalars import Cron, Day, Days, ModelName, Part, Text, TimeZone, VariableName, looks_per_year
+from bnpipe.config.scalars import Cron, Days, ModelName, Part, Text, VariableName, looks_per_year
+from bnpipe.config.source import SourceSpec
 from bnpipe.config.variables import QuantilesVariable, VariableSpec
 
 if TYPE_CHECKING:
@@ -34,48 +35,6 @@ Score = Literal["bic", "aic", "bdeu", "bds", "k2", "ll"]
 Estimator = Literal["mle", "bayes"]
 Policy = Literal["auto", "approval", "manual"]
 PartT = TypeVar("PartT", bound=Part)
-
-
-class SourceSpec(Part):
-    """Where rows come from."""
-
-    connection: Text = Field(
-        default="local",
-        description="Name of a connection: `BNPIPE_CONN_<NAME>` holds its URL. `local` is files below `BNPIPE_DATA`.",
-    )
-    path: Text | None = Field(
-        default=None,
-        description="Parquet or CSV files by pattern, below the connection; or `package://PACKAGE/folder/file.csv`.",
-        examples=["flights/day=*/*.parquet"],
-    )
-    sql: Text | None = Field(
-        default=None, validate_default=True, description="Or one SELECT.", examples=["SELECT * FROM claims"]
-    )
-    timestamp: Text = Field(description="Column that says when the row happened.", examples=["departure"])
-    time_zone: TimeZone = Field(
-        default="UTC", description="IANA name; days begin at its midnight.", examples=["Europe/Berlin"]
-    )
-    lag: Days = Field(default=0, description="Days that rows need to arrive; the window ends that much earlier.")
-    until: Day | None = Field(
-        default=None,
-        description="Last day the source has, if it has ended; later scheduled runs skip.",
-        examples=["2013-12-31"],
-    )
-    cluster: Text | None = Field(
-        default=None, description="Column whose rows belong together (depend on each other); left out: the local day."
-    )
-
-    @field_validator("sql")
-    @classmethod
-    def _one_source(cls, sql: str | None, info: ValidationInfo) -> str | None:
-        if "path" in info.data and (info.data["path"] is None) == (sql is None):
-            raise ValueError("give either `path` or `sql`")
-        return sql
-
-    @property
-    def last_end(self) -> date | None:
-        """The midnight that ends the source's last day: no window ends later. None: the source goes on."""
-        return None if self.until is None else self.until + timedelta(days=1)
 
 
 class WindowSpec(Part):
@@ -227,9 +186,11 @@ class ModelSpec(Part):
 
     def resolved_json(self) -> str:
         """Give canonical JSON: every default written out, keys sorted. Part of a training's identity."""
-        fields = self.model_dump(mode="json", exclude={"canary"})  # how it is released changes nothing that is learned
+        fields = self.model_dump(mode="json", exclude={"canary"} if self.canary is None else set())
         if self.drift is None:
             del fields["drift"]  # the keys of trainings from before there was such a section stay what they are
+        elif self.drift.source is None:
+            del fields["drift"]["source"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
@@ -376,6 +337,18 @@ class ModelSpec(Part):
             columns=tuple(self.columns.values()),
             names=tuple(self.columns),
         )
+
+    def live_query(self) -> Query:
+        """Say which live rows and columns to read: those of `drift.source` if there is one, else of `source`.
+
+        Raises
+        ------
+        SpecError
+            The spec has no section `drift`.
+        """
+        from bnpipe.config.builders import live_query
+
+        return live_query(self)
 
     @property
     def columns(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bnpipe.config import ModelSpec
 from bnpipe.data import Dataset
 from bnpipe.network import Network
-from bnpipe.schema import Schema
+from bnpipe.schema import MISSING, Schema
 from bnpipe.source import Window, find_time_zone
 from bnpipe.steps.recipe import key_of, read_fields
 from bnpipe.steps.training import Reference, Shelf
@@ -243,14 +243,18 @@ class LookBench(Shelf):
         return f"the live rows failed validation: {failed[0].reason}" if failed else ""
 
     def live_rows(self, schema: Schema, *, start: datetime | None = None, end: datetime | None = None) -> Dataset:
-        """Read live rows, encoded; variables that the source lacks are missing."""
-        from bnpipe.store import load_dataset
+        """Read live rows, encoded; variables that the source lacks, or a request did not have, are missing."""
+        from bnpipe.answers.columns import UNOBSERVED
+        from bnpipe.store import load_dataset, load_frame
 
         recipe = self.recipe
         absent = {*recipe.absent, *(name for name in schema.names if name not in recipe.spec.variables)}
         assert recipe.snapshot is not None, "the recipe has an obstacle where there are no rows"
         with self.store.open_snapshot(recipe.snapshot) as path:
-            return load_dataset(path, schema, start=start, end=end, absent=absent)
+            rows = load_dataset(path, schema, start=start, end=end, absent=absent)
+            if recipe.spec.drift_rule().source is None or UNOBSERVED in absent:
+                return rows
+            return _without(rows, load_frame(path, (UNOBSERVED,), start=start, end=end)[UNOBSERVED])
 
     def learned_rows(self) -> Dataset | None:
         """Read the rows the champion learned from, encoded; None if they are gone from the store."""
@@ -292,3 +296,13 @@ class LookBench(Shelf):
         from bnpipe.release import DriftDecision
 
         return DriftDecision.from_dict(json.loads(self.read("decision.json", step="look_decide", of_run=True)))
+
+
+def _without(rows: Dataset, unobserved: pd.Series[str]) -> Dataset:
+    """Take out cells that were left out: as nulls they would have a state of their own."""
+    codes = rows.codes.copy()
+    for names, places in unobserved.groupby(unobserved, observed=True).indices.items():
+        for name in json.loads(str(names)):
+            if name in rows.schema:
+                codes[rows.schema.index(name), places] = MISSING
+    return replace(rows, codes=codes)

@@ -195,7 +195,8 @@ def _take_live_rows(
     from bnpipe.source import absent_columns, read_window
     from bnpipe.store import load_frame
 
-    connection, query = settings.connection(model.source.connection), model.query()
+    source = model.drift_rule().source or model.source
+    connection, query = settings.connection(source.connection), model.live_query()
     gone = absent_columns(connection, query, window.start, window.end)
     absent = tuple(name for column, name in query.renamed if column in gone)
     with tempfile.TemporaryDirectory(prefix="bnpipe-") as folder:
