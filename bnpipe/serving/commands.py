@@ -24,15 +24,18 @@ def serve(
     ------
     SpecError, SettingsError
     """
-    spec = load_serving(config or DEFAULT) if config is not None or DEFAULT.exists() else ServingSpec()
     given = {"host": host, "port": port, "workers": workers}
     changes = {name: value for name, value in given.items() if value is not None}
-    try:
-        spec = ServingSpec.model_validate({**spec.model_dump(), **changes})
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        raise SettingsError(f"--{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
-    return run(spec)
+
+    def read() -> ServingSpec:
+        spec = load_serving(config or DEFAULT) if config is not None or DEFAULT.exists() else ServingSpec()
+        try:
+            return ServingSpec.model_validate({**spec.model_dump(), **changes})
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            raise SettingsError(f"--{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
+
+    return run(read(), read)
 
 
 def make_key(client: str) -> int:

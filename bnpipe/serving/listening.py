@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import uvicorn
@@ -36,11 +37,15 @@ class Server(uvicorn.Server):
         Non-blocking; stays the caller's.
     alone : bool
         Whether there is no other worker, so no reason to hesitate.
+    began : callable
+        Called when connections are accepted.
     """
 
-    def __init__(self, config: uvicorn.Config, listening: socket.socket, *, alone: bool) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listening: socket.socket, *, alone: bool, began: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self.listening, self.alone = listening, alone
+        self.listening, self.alone, self.began = listening, alone, began
         self._accepting = False
         self._arriving: set[asyncio.Task[Any]] = set()
 
@@ -49,6 +54,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets=[])
         self._accepting = True
         self._wait()
+        self.began()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, tell callers on kept connections to go elsewhere, then end the idle ones."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +19,7 @@ from bnpipe.config.serving import ServingSpec
 METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that names the folder of the workers' counters; prometheus_client reads it, too."""
 
+_LOOK: Final = 0.5
 _SPECS: Final = TypeAdapter(ServingSpec)
 
 
@@ -61,6 +65,28 @@ def parent_is_gone(order: Order) -> bool:
     return os.getppid() != order.supervisor
 
 
+def when_parent_is_gone(order: Order, stop: Callable[[], None]) -> None:
+    """Watch from a thread, and stop when the supervisor has died: at once enough that a new one finds the port free."""
+
+    def watch() -> None:
+        while not parent_is_gone(order):
+            time.sleep(_LOOK)
+        logging.getLogger(__name__).error("the supervisor is gone; stopping")
+        stop()
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
+def tell_ready(order_file: str) -> None:
+    """Tell the supervisor that this process does its work now."""
+    ready_file(Path(order_file)).touch()
+
+
+def ready_file(order_file: Path) -> Path:
+    """Where :func:`tell_ready` tells it."""
+    return order_file.with_suffix(".ready")
+
+
 class _JsonLines(logging.Formatter):
     """One JSON object a line, so that fields can be searched for."""
 
@@ -85,8 +111,6 @@ class _JsonLines(logging.Formatter):
 
 def set_up_logging(process: str) -> None:
     """Log JSON lines to standard error, in UTC."""
-    import time
-
     handler = logging.StreamHandler(sys.stderr)
     formatter = _JsonLines(process)
     formatter.converter = time.gmtime

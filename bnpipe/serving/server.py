@@ -1,4 +1,8 @@
-"""The supervisor of ``bnpipe serve``: starts the follower and the workers, restarts who dies, stops all."""
+"""The supervisor of ``bnpipe serve``: starts the follower and the workers, restarts who dies, stops all.
+
+SIGTERM and SIGINT let what is under way finish; a second one does not. SIGHUP reads the serving file anew and replaces
+one process after the other; address and port stay.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from bnpipe.config.serving import ServingSpec
-from bnpipe.errors import SettingsError
-from bnpipe.serving.process import METRICS_FOLDER, Order, forget_process, set_up_logging, write_order
+from bnpipe.errors import BnpipeError, SettingsError
+from bnpipe.serving.process import METRICS_FOLDER, Order, forget_process, ready_file, set_up_logging, write_order
 
 _BACKLOG: Final = 2048
 _LOOK: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
 """Seconds before a child that keeps dying is started again."""
+_START: Final = 60.0
+"""Seconds that a rolling restart waits for a worker before it goes on with the next."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,11 +55,14 @@ class Supervisor:
     Parameters
     ----------
     spec : ServingSpec
+    reload : callable
+        Reads the serving file anew.
     """
 
-    def __init__(self, spec: ServingSpec) -> None:
-        self.spec = spec
-        self._stopping = False
+    def __init__(self, spec: ServingSpec, reload: Callable[[], ServingSpec]) -> None:
+        self.spec, self.reload = spec, reload
+        self._stopping = self._renewing = False
+        self._children: list[_Child] = []
         self._folder = Path(tempfile.mkdtemp(prefix="bnpipe-serve-"))
         self._metrics = self._folder / "metrics"
         self._metrics.mkdir()
@@ -63,24 +72,57 @@ class Supervisor:
         with self._listening() as listening:
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            children = [_Child("follower", "bnpipe.serving.follower")] + [
-                _Child(f"worker-{place}", "bnpipe.serving.worker", listening.fileno())
-                for place in range(1, self.spec.workers + 1)
-            ]
+            self._children = [_Child("follower", "bnpipe.serving.follower"), *self._workers(listening, 1)]
             for sign in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sign, self._stop)
+            signal.signal(signal.SIGHUP, self._renew)
             workers = f"{self.spec.workers} worker{'s' if self.spec.workers > 1 else ''}"
             sys.stdout.write(f"bnpipe serves on http://{shown}:{port} with {workers} (pid {os.getpid()})\n")
             sys.stdout.flush()
             try:
                 while not self._stopping:
-                    for child in children:
-                        self._keep(child)
-                    time.sleep(_LOOK)
+                    self._look()
+                    if self._renewing:
+                        self._renewing = False
+                        self._replace_all(listening)
             finally:
-                self._end(children)
+                self._end(self._children)
                 shutil.rmtree(self._folder, ignore_errors=True)
         return 0
+
+    def _workers(self, listening: socket.socket, first: int) -> list[_Child]:
+        places = range(first, self.spec.workers + 1)
+        return [_Child(f"worker-{place}", "bnpipe.serving.worker", listening.fileno()) for place in places]
+
+    def _look(self) -> None:
+        for child in self._children:
+            self._keep(child)
+        time.sleep(_LOOK)
+
+    def _replace_all(self, listening: socket.socket) -> None:
+        """Replace every process, one after the other, by one that has read the file as it is now."""
+        try:
+            self.spec = self.reload()
+        except BnpipeError as error:
+            _log.error("everything stays as it is: %s", error)
+            return
+        surplus = self._children[1 + self.spec.workers :]
+        del self._children[1 + self.spec.workers :]
+        self._end(surplus)
+        for child in self._children:
+            self._end([child])
+            forget_process(child.name, self._metrics)
+            child.process, child.due = None, 0.0
+            end = time.monotonic() + _START
+            while not self._stopping and time.monotonic() < end:
+                self._look()
+                if child.socket < 0 or ready_file(self._order_file(child)).exists():
+                    break
+        self._children += self._workers(listening, len(self._children))
+        _log.warning("all processes have been replaced")
+
+    def _order_file(self, child: _Child) -> Path:
+        return self._folder / f"{child.name}.json"
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[socket.socket]:
@@ -101,7 +143,14 @@ class Supervisor:
             yield listening
 
     def _stop(self, _: int, __: FrameType | None) -> None:
+        if self._stopping:
+            for child in self._children:
+                if child.process is not None:
+                    child.process.kill()
         self._stopping = True
+
+    def _renew(self, _: int, __: FrameType | None) -> None:
+        self._renewing = True
 
     def _keep(self, child: _Child) -> None:
         """Start a child that is not there; one that dies at once is given longer and longer pauses."""
@@ -118,7 +167,9 @@ class Supervisor:
         if now < child.due:
             return
         order = Order(child.name, os.getpid(), self.spec.model_dump_json(), child.socket)
-        path = write_order(self._folder / f"{child.name}.json", order)
+        path = self._order_file(child)
+        ready_file(path).unlink(missing_ok=True)
+        write_order(path, order)
         child.started = now
         child.process = subprocess.Popen(
             [sys.executable, "-m", child.module, str(path)],
@@ -147,7 +198,7 @@ class Supervisor:
                 process.wait()
 
 
-def run(spec: ServingSpec) -> int:
+def run(spec: ServingSpec, reload: Callable[[], ServingSpec] | None = None) -> int:
     """Run the service in this process and its children; returns the exit code."""
     set_up_logging("supervisor")
-    return Supervisor(spec).run()
+    return Supervisor(spec, reload or (lambda: spec)).run()

@@ -18,7 +18,7 @@ from bnpipe.serving.access import Access
 from bnpipe.serving.access_log import AccessLog
 from bnpipe.serving.app import create_app
 from bnpipe.serving.metrics import PrometheusObserver
-from bnpipe.serving.process import parent_is_gone, read_order, set_up_logging, share_counters
+from bnpipe.serving.process import read_order, set_up_logging, share_counters, tell_ready, when_parent_is_gone
 from bnpipe.serving.service import Service
 from bnpipe.serving.shelf import Shelf
 from bnpipe.serving.tracing import make_tracing
@@ -73,19 +73,20 @@ def main() -> int:
     )
     listening = socket.socket(fileno=order.socket)
     listening.setblocking(False)
-    server = Server(config, listening, alone=spec.workers == 1)
+    server = Server(config, listening, alone=spec.workers == 1, began=lambda: tell_ready(sys.argv[1]))
+
+    def stop() -> None:
+        server.should_exit = True
 
     def watch() -> None:
         while not server.should_exit:
-            if parent_is_gone(order):
-                _log.error("the supervisor is gone; stopping")
-                server.should_exit = True
             with contextlib.suppress(JournalError):  # the next answer will say so
                 journal.tick()
             threading.Event().wait(1.0)
 
     threading.Thread(target=shelf.follow, args=(_LOOK,), daemon=True, name="shelf").start()
     threading.Thread(target=watch, daemon=True, name="watch").start()
+    when_parent_is_gone(order, stop)
     gc.collect()
     gc.freeze()  # what was imported never becomes garbage: collections stay short
     with listening:
