@@ -29,6 +29,12 @@ class CanarySpec(Part):
         description="Shares of the requests that it answers, one after the other; 1 is the promotion.",
         examples=[[0.05, 0.5, 1.0]],
     )
+    shadow: Share | None = Field(
+        default=None,
+        gt=0.0,
+        description="Share of the requests that it first answers unheard, where a training begins its canary. Left "
+        "out: it begins with the first stage.",
+    )
     cluster: Literal["day", "hour"] = Field(default="day", description="What both arms are compared by.")
     min_clusters: int = Field(default=3, ge=1, description="Fewest whole clusters of a stage.")
     min_rows: int = Field(default=100, ge=1, description="Fewest rows that it has answered in a stage.")
@@ -54,7 +60,7 @@ def canary_policy(spec: ModelSpec) -> CanaryPolicy:
     section = spec.canary or CanarySpec()
     late = (section.label_lag, spec.drift.label_lag if spec.drift else None, spec.source.lag)
     return CanaryPolicy(
-        **{name: getattr(section, name) for name in CanarySpec.model_fields if name != "label_lag"},
+        **{name: getattr(section, name) for name in CanarySpec.model_fields if name not in ("label_lag", "shadow")},
         label_lag=next(days for days in late if days is not None),
         tolerances={name: target.tolerance for name, target in spec.targets.items()},
     )

@@ -24,7 +24,8 @@ class Outcome(Record):
     Parameters
     ----------
     outcome : str
-        ``promoted``, ``already champion``, ``held``, ``superseded``, ``await approval`` or ``left to MLflow``;
+        ``promoted``, ``canary``, ``already champion``, ``held``, ``superseded``, ``await approval`` or
+        ``left to MLflow``;
         of a rollback ``rolled back`` or ``already rolled back``.
     version : int
         The version that was judged.
@@ -94,10 +95,34 @@ def _promote_unless_frozen(bench: Bench, version: Version, found: Release, reaso
     if (frozen := bench.registry.frozen(version.model)) is not None:
         return "held", f"{version.model} is frozen {frozen}"
     try:
+        if bench.recipe.spec.canary is not None and found.compared_with is not None:
+            return "canary", _begin_canary(bench, version, found, reason)
         _move(bench, version, found, reason)
     except PromotionRefused as refusal:
         return "held", str(refusal)
     return "promoted", reason
+
+
+def _begin_canary(bench: Bench, version: Version, found: Release, reason: str) -> str:
+    """Let a winner earn its traffic, where the spec says so, instead of making it champion at once."""
+    from bnpipe.steps.canary import canary_start
+
+    spec, champion = bench.recipe.spec, bench.registry.champion(version.model)
+    assert spec.canary is not None
+    if champion is None or champion.number != found.compared_with:
+        raise PromotionRefused(
+            f"version {version.number} was compared with {found.compared_with}, which reigns no more"
+        )
+    entry = canary_start(
+        spec,
+        version.number,
+        actor=bench.training.actor,
+        reason=reason,
+        shadow=spec.canary.shadow,
+        key=bench.training.run_id,
+        settings=bench.settings,
+    )
+    return f"its canary began with {entry.state.share:.3g} of the requests: {reason}"
 
 
 def _barred(registry: Registry, version: Version) -> str:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from canary_bench import Service, add_section, flip, registry, spec_of, train
+from canary_bench import SECTION, Service, add_section, flip, registry, spec_of, train
 
 from bnpipe import steps
 from bnpipe.cli import main
@@ -262,3 +262,22 @@ def test_from_the_terminal(season: Season, capsys: pytest.CaptureFixture[str]) -
     assert (code, out) == (0, "clinic: no canary is running\n")
     code, out, _ = run("status")
     assert (code, len(out.splitlines())) == (0, 2)
+
+
+def test_a_winner_begins_its_canary_instead_of_reigning(clinic: Any) -> None:
+    """With the section a training's winner earns its traffic; while it does, later winners wait; the first has nobody
+    to be compared with and reigns at once.
+    """
+    add_section(clinic, SECTION.replace("{", "{shadow: 0.5, ", 1))
+    assert train(clinic, SPRING).outcome == "promoted"
+    found = train(clinic, LATER)
+    assert (found.outcome, found.version) == ("canary", 2)
+    assert found.reason.startswith("its canary began with 0.5 of the requests: won over the champion")
+    state = registry().canary("clinic")
+    assert state is not None
+    assert (state.version, state.champion, state.mode, state.share) == (2, 1, "shadow", 0.5)
+    assert registry().canary_entries("clinic")[-1].actor == "ada"
+    later = train(clinic, date(2026, 3, 25))
+    assert later.outcome == "held"
+    assert "already has a canary of version 2" in later.reason
+    assert len(registry().history("clinic")) == 1
