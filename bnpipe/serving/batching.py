@@ -120,7 +120,8 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         one = _Waiting(codes, deadline, loop.create_future(), current(), time.perf_counter())
-        if codes.shape[1] >= self.spec.rows:  # a batch by itself: others need not wait for it
+        # A batch by itself: others need not wait for it; and the last bits of intervals depend on the rows together.
+        if codes.shape[1] >= self.spec.rows or options.interval is not None:
             self._flush(None, _Group(version, kind, options, [one]))
             return await one.answer
         key = (id(version), kind, options)
