@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bnpipe.expectations.rules import FeatureRule, Severity, expectations_of
+from bnpipe.expectations.units import Suspicion, Unit, unit_changed
 from bnpipe.expectations.validation import ExpectationProblem, Failure, ValidationReport, expectation_problems, validate
 
 __all__ = [
@@ -10,8 +11,11 @@ __all__ = [
     "Failure",
     "FeatureRule",
     "Severity",
+    "Suspicion",
+    "Unit",
     "ValidationReport",
     "expectation_problems",
     "expectations_of",
+    "unit_changed",
     "validate",
 ]

@@ -28,6 +28,7 @@ from bnpipe.steps.recipe import code_version
 from bnpipe.steps.situation import KEY_TAG, WINDOW_END_TAG
 from bnpipe.steps.train import train
 from bnpipe.steps.training import Record, close_failed, step
+from bnpipe.steps.units import in_another_unit
 from bnpipe.store import Snapshot, Store
 from bnpipe.verdict import Verdict
 
@@ -216,7 +217,8 @@ def look_validate(look: Look) -> LookValidated:
     """Check the tested days with Great Expectations; a failure is recorded and never raised.
 
     What is asked is what a training asks of its rows, with as many fewer rows as there are days. Targets may be absent
-    or incomplete: labels come late or never, and their nodes are unknown then.
+    or incomplete: labels come late or never, and their nodes are unknown then. Besides, no numbers may look as if they
+    were those that the champion learned from in another unit.
     """
     from bnpipe import expectations
 
@@ -239,12 +241,14 @@ def look_validate(look: Look) -> LookValidated:
             name=spec.name,
             time_zone=window.time_zone,
         )
-        verdicts = (*report.verdicts, *_late(bench))
+        units = in_another_unit(bench)
+        verdicts = (*report.verdicts, *units, *_late(bench))
         bench.keep("validation.json", report.json)
         bench.keep("validation.html", report.html)
         bench.keep_verdicts("verdicts/validation.json", verdicts)
         critical = sum(failure.severity == "critical" for failure in report.failures)
         warnings = len(report.failures) - critical
+        critical += sum(not verdict.passed for verdict in units)
         bench.registry.log_metrics(look.run_id, {"validation.critical": critical, "validation.warnings": warnings})
         return LookValidated(critical, warnings)
 

@@ -231,6 +231,32 @@ def test_a_changed_unit_is_held_and_not_learned(trained):
     assert "age" in held(trained)
 
 
+def in_inches(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the height in inches; so it is plausible in centimetres, too."""
+    return frame.assign(height=(frame["height"] / 2.54).round(2))
+
+
+@pytest.mark.parametrize(("severity", "action"), [("critical", "hold"), ("warning", "nothing")])
+def test_a_unit_within_the_bounds_is_held(clinic, severity, action):
+    """One day of seven in another unit, each value plausible: told with unit and day; the spec may ask for less."""
+
+    def with_height(frame: pd.DataFrame) -> pd.DataFrame:
+        rng = np.random.default_rng(int(frame["age"].sum()))
+        return frame.assign(height=rng.normal(150, 25, len(frame)).clip(40, 200).round())
+
+    clinic.edit_rows(with_height)
+    height = f"  height: {{edges: [80], minimum: 0, maximum: 300, range_severity: {severity}}}\n"
+    clinic.edit_spec("  treatment: {", f"{height}  treatment: {{")
+    clinic.edit_spec("[[season, age],", "[[season, age, height],")
+    train(clinic)
+    assert look(clinic)[1].action == "nothing"
+    clinic.edit_rows(in_inches, {"2026-03-14"})
+    _, decision = look(clinic)
+    [verdict] = [verdict for verdict in decision.verdicts if verdict.gate == "unit of height"]
+    assert decision.action == action
+    assert "from centimetres to inches (0.393701 x) on 1 days (2026-03-14)" in verdict.reason
+
+
 def test_too_few_rows_for_so_few_days_are_held(trained):
     """The rows that a training's window must have are asked for in proportion."""
     trained.edit_spec("gates:", "validation: {min_rows: 3000}\ngates:")
