@@ -41,6 +41,7 @@ bench: setup ## Measure beside pgmpy and pyAgrum, write docs/benchmarks.md (half
 sim: setup ## What drift test, decisions and intervals do where the truth is known, written to docs/ (two hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.characteristics $(ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.decisions
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.canary --canaries 1000
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
 demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done, --story goes on

@@ -17,6 +17,7 @@ TONES = {
     "promote": ("good", "✓"),
     "await approval": ("open", "…"),
     "left to MLflow": ("open", "…"),
+    "canary": ("open", "…"),
     "held": ("open", "="),
     "refused": ("bad", "✗"),
     "nothing": ("good", "="),
