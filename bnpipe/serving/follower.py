@@ -1,17 +1,21 @@
 """The process that follows the registry: downloads versions that should be served and writes down who reigns.
 
-Alone of the service's processes it imports MLflow. While MLflow is away the last situation stays, also across restarts;
-so does a version that can't be downloaded whole: workers only ever see complete, checked files.
+Alone of the service's processes it imports MLflow. While MLflow is away the last situation stays, also across restarts.
+Each version is tried here first, as a worker will load it; one that is damaged, too costly, or answers its own example
+otherwise than recorded is told of and displaces nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,11 +23,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from bnpipe.alerts import Alert, send
 from bnpipe.config import Settings
 from bnpipe.config.serving import ServingSpec, answers_folder, cache_folder
-from bnpipe.errors import BnpipeError, NetworkError, VersionNotFound
+from bnpipe.errors import BnpipeError, NetworkError, NotServed, RegistryError, VersionNotFound
 from bnpipe.serving.archiving import Archivist
-from bnpipe.serving.process import parent_is_gone, read_order, set_up_logging
+from bnpipe.serving.process import read_order, set_up_logging, when_parent_is_gone
 from bnpipe.serving.routing import Canary
 from bnpipe.serving.situation import (
     MODELS,
@@ -34,12 +39,14 @@ from bnpipe.serving.situation import (
     version_folder,
     write_situation,
 )
-from bnpipe.serving.versions import EXAMPLE, NETWORK
+from bnpipe.serving.versions import EXAMPLE, NETWORK, load_version
 
 if TYPE_CHECKING:
     from bnpipe.registry import Registry, Standing, Version
 
-_ABOUT: Final = "version.json"
+ABOUT: Final = "version.json"
+_AGAIN: Final = 60.0
+"""Seconds after which a version that was unfit is tried again."""
 _ARCHIVE: Final = 10.0
 """Seconds between looks for closed journals."""
 
@@ -57,13 +64,22 @@ class Follower:
     spec : ServingSpec
     now : callable
         The time, UTC.
+    clock : callable
+        Seconds that only grow.
+    alert : callable
+        Told of versions that should be served and are not.
     """
 
     registry: Registry
     cache: Path
     spec: ServingSpec
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _before: dict[str, tuple[Standing, int | None]] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    alert: Callable[[Alert], object] = send
+    _before: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    _checked: dict[tuple[str, int], VersionOnDisk] = field(default_factory=dict)
+    _unfit: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict)
+    _told: dict[str, str] = field(default_factory=dict)
 
     def poll(self) -> Situation:
         """Look at the registry once; write the situation, and return it.
@@ -74,14 +90,7 @@ class Follower:
         try:
             standings = self.registry.standings()
         except BnpipeError as error:
-            if held is None:
-                situation = Situation(datetime.fromtimestamp(0, UTC), {}, str(error))
-            else:
-                situation = Situation(held.at, held.models, str(error))
-            if held is None or not held.registry:
-                _log.warning("what is served stays as it is: %s", error)
-                write_situation(self.cache, situation)
-            return situation
+            return self._without_registry(held, str(error))
         models = {}
         for name, standing in standings.items():
             if self.spec.models and name not in self.spec.models:
@@ -89,13 +98,32 @@ class Follower:
             before = held.models.get(name, ModelSituation()) if held is not None else ModelSituation()
             try:
                 models[name] = self._model(name, standing, before)
-            except BnpipeError as error:  # the registry went away in the middle
-                _log.warning("%s stays as it is: %s", name, error)
+                self._told.pop(name, None)
+            except (BnpipeError, OSError) as error:  # the disk is full, the registry went away in the middle
                 models[name] = before
+                self._tell_once(name, f"{name} stays as it is: {error}")
+        for name in (held.models.keys() if held is not None else set()) - models.keys():
+            if not self.spec.models or name in self.spec.models:
+                self._tell_once(name, f"{name} is no longer in the registry and no longer served")
         situation = Situation(self.now(), models)
         write_situation(self.cache, situation)
         self._tidy(situation)
         return situation
+
+    def _without_registry(self, held: Situation | None, error: str) -> Situation:
+        if held is None:
+            situation = Situation(datetime.fromtimestamp(0, UTC), {}, error)
+        else:
+            situation = Situation(held.at, held.models, error)
+        if held is None or not held.registry:
+            _log.warning("what is served stays as it is: %s", error)
+            write_situation(self.cache, situation)
+        return situation
+
+    def _tell_once(self, name: str, text: str) -> None:
+        if self._told.get(name) != text:
+            self._told[name] = text
+            _log.error("%s", text)
 
     def _model(self, name: str, standing: Standing, before: ModelSituation) -> ModelSituation:
         previous = self._previous(name, standing, before)
@@ -110,37 +138,80 @@ class Follower:
                 versions[str(number)] = self._version(name, number)
             except VersionNotFound:
                 faults[str(number)] = "there is no such version in the registry"
-            except NetworkError as error:
+            except (BnpipeError, OSError) as error:
                 faults[str(number)] = str(error)
-                if before.faults.get(str(number)) != str(error):
-                    _log.error("%s version %d can't be served: %s", name, number, error)
         champion = standing.champion
-        if champion is not None and str(champion) not in versions and str(before.champion) in before.versions:
-            kept = str(before.champion)
+        if str(champion) not in versions and str(before.champion) in before.versions:
+            kept = str(before.champion)  # an unfit or deleted champion has not displaced it
             versions[kept], champion = before.versions[kept], before.champion
+            if standing.champion is None:
+                faults[kept] = "it is no longer champion in the registry, where nothing is; it goes on"
+        self._announce(name, before, faults, champion)
         return ModelSituation(champion, previous, standing.challenger, canary, versions, faults)
+
+    def _announce(self, name: str, before: ModelSituation, faults: dict[str, str], champion: int | None) -> None:
+        """Alert of each fault once."""
+        for number, fault in faults.items():
+            if before.faults.get(number) == fault:
+                continue
+            _log.error("%s version %s: %s", name, number, fault)
+            goes_on = f"Version {champion} goes on." if champion is not None else "Nothing answers in its place."
+            self.alert(
+                Alert(name, "message", f"{name}: version {number} is not served as it should be", f"{fault}. {goes_on}")
+            )
 
     def _previous(self, name: str, standing: Standing, before: ModelSituation) -> int | None:
         """Ask for the last good champion before this one, but only when the champion changed: it costs seconds."""
         known = self._before.get(name)
-        if known is not None and known[0].champion == standing.champion:
+        if known is not None and known[0] == standing.champion:
             return known[1]
         if known is None and before.champion == standing.champion and before.champion is not None:
             found = before.previous
         else:
-            version = self.registry.predecessor(name)
+            try:
+                version = self.registry.predecessor(name)
+            except BnpipeError as error:
+                _log.warning("%s: its last champion is not known: %s", name, error)
+                return before.previous
             found = None if version is None else version.number
-        self._before[name] = (standing, found)
+        self._before[name] = (standing.champion, found)
         return found
 
     def _version(self, name: str, number: int) -> VersionOnDisk:
-        folder = version_folder(self.cache, name, number)
-        try:
-            import msgspec
+        """Bring a version to the disk, if it is not there, and try it; what failed is tried again after a while.
 
-            return msgspec.json.decode((folder / _ABOUT).read_bytes(), type=VersionOnDisk)
-        except (OSError, msgspec.MsgspecError):
-            return self._download(self.registry.version(name, number), folder)
+        Raises
+        ------
+        BnpipeError, OSError
+        """
+        key, folder = (name, number), version_folder(self.cache, name, number)
+        if key in self._checked and (folder / ABOUT).exists():
+            return self._checked[key]
+        until, fault = self._unfit.get(key, (0.0, ""))
+        if self.clock() < until:
+            raise NetworkError(fault)
+        try:
+            found = self._tried(name, number, folder)
+        except (NotServed, NetworkError, RegistryError) as error:
+            if not error.retryable and not isinstance(error, VersionNotFound):
+                self._unfit[key] = (self.clock() + _AGAIN, str(error))
+            raise
+        self._unfit.pop(key, None)
+        self._checked[key] = found
+        return found
+
+    def _tried(self, name: str, number: int, folder: Path) -> VersionOnDisk:
+        """Give a version that loads, and answers its example; what was on the disk is brought again if it does not."""
+        import msgspec
+
+        cells = self.spec.limits.clique_cells
+        with contextlib.suppress(OSError, msgspec.MsgspecError, NotServed):
+            about = msgspec.json.decode((folder / ABOUT).read_bytes(), type=VersionOnDisk)
+            load_version(folder, name, number, about, clique_cells=cells)
+            return about
+        about = self._download(self.registry.version(name, number), folder)
+        load_version(folder, name, number, about, clique_cells=cells)
+        return about
 
     def _download(self, version: Version, folder: Path) -> VersionOnDisk:
         """Bring a version's files; the folder has its name only when they are complete."""
@@ -166,7 +237,7 @@ class Follower:
         network.save(part / NETWORK)
         if example is not None:
             (part / EXAMPLE).write_text(json.dumps(example))
-        (part / _ABOUT).write_bytes(msgspec.json.encode(about))
+        (part / ABOUT).write_bytes(msgspec.json.encode(about))
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
         return about
@@ -175,7 +246,7 @@ class Follower:
         """Remove versions nobody needs; a worker that is loading one reads files it has open."""
         for name, model in situation.models.items():
             folder = self.cache / MODELS / name
-            kept = set(model.versions)
+            kept = {*model.versions, *model.faults}  # what is unfit need not be brought again to be tried again
             if not folder.is_dir():
                 continue
             for each in folder.iterdir():
@@ -201,7 +272,8 @@ def main() -> int:
     archivist = Archivist(answers_folder(order.spec, settings), follower.cache)
     archiving = threading.Thread(target=archivist.run, args=(stop, _ARCHIVE), daemon=True, name="archive")
     archiving.start()
-    while not stop.is_set() and not parent_is_gone(order):
+    when_parent_is_gone(order, lambda: os._exit(1))  # even in a call to MLflow; what it writes is whole or not there
+    while not stop.is_set():
         try:
             follower.poll()
         except Exception:  # noqa: BLE001  it must go on, whatever MLflow throws

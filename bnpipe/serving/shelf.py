@@ -13,7 +13,7 @@ from bnpipe.config.serving import ServingSpec
 from bnpipe.errors import NotServed, shorten
 from bnpipe.serving.routing import Canary
 from bnpipe.serving.situation import FILE, ModelSituation, Situation, read_situation, version_folder
-from bnpipe.serving.versions import ServedVersion, load_version
+from bnpipe.serving.versions import NETWORK, ServedVersion, load_version
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,11 @@ class ServedModel:
         try:
             return self.versions[number]
         except KeyError:
-            why = self.faults.get(str(number), "only the champion, its predecessor, the challenger and pinned ones are")
+            why = self.faults.get(
+                str(number),
+                "only the champion, its predecessor, the challenger and those that a client is pinned to are; "
+                "a pin in the serving file keeps it here",
+            )
             there = shorten(sorted(self.versions)) or "none"
             raise NotServed(f"{self.name}: version {number} is not served: {why}; there are {there}") from None
 
@@ -71,7 +75,7 @@ class Shelf:
         self.situation: Situation | None = None
         self._seen: tuple[int, int] | None = None
         self._stop = threading.Event()
-        self._unfit: dict[tuple[str, int, str], str] = {}
+        self._unfit: dict[tuple[str, int, int], str] = {}
 
     def model(self, name: str) -> ServedModel:
         """Give a model.
@@ -131,9 +135,10 @@ class Shelf:
             except NotServed as error:
                 faults[text] = str(error)
         champion = versions.get(situation.champion or 0)
-        if champion is None and situation.champion is not None and held.champion is not None:
-            champion = held.champion  # the new one is unfit: the old one goes on
-            versions.setdefault(champion.number, champion)
+        if champion is None and situation.champion is not None:  # it is unfit: the old one goes on
+            champion = held.champion or versions.get(situation.previous or 0)
+            if champion is not None:
+                versions.setdefault(champion.number, champion)
         canary = situation.canary if situation.canary and situation.canary.version in versions else None
         if champion is not held.champion and champion is not None:
             _log.warning("%s: version %d answers now", name, champion.number)
@@ -144,13 +149,21 @@ class Shelf:
         there = held.versions.get(number)
         if there is not None and there.about.content_hash == about.content_hash:
             return there
-        key = (name, number, about.content_hash)
+        folder = version_folder(self.cache, name, number)
+        key = (name, number, _state_of(folder))
         if key in self._unfit:
             raise NotServed(self._unfit[key])
         try:
-            folder = version_folder(self.cache, name, number)
             return load_version(folder, name, number, about, clique_cells=self.spec.limits.clique_cells)
         except NotServed as error:
             self._unfit[key] = str(error)
             _log.error("%s", error)
             raise
+
+
+def _state_of(folder: Path) -> int:
+    """Tell one download of a version from another."""
+    try:
+        return (folder / NETWORK).stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -79,8 +79,11 @@ def load_version(folder: Path, model: str, number: int, about: VersionOnDisk, *,
         version = ServedVersion(model, number, engine, about, CellEncoder(network.schema), marginals=_marginals(engine))
         _check_example(version, folder / EXAMPLE)
         _warm(version)
-    except (BnpipeError, OSError, ValueError, KeyError) as error:
+    except BnpipeError as error:
         raise NotServed(f"{model} version {number} is not taken into service: {error}") from error
+    except Exception as error:  # whatever its files hold, it is no reason to stop answering from others
+        why = f"{type(error).__name__}: {error}"
+        raise NotServed(f"{model} version {number} is not taken into service: {why[:200]}") from error
     return version
 
 
