@@ -236,14 +236,13 @@ class _Count:
         self.add(self.metrics.rows, rows, model)
         observed = (codes != MISSING).sum(axis=1).tolist()
         for node, count in zip(version.network.nodes, observed, strict=True):
-            if count:
-                self.add(self.metrics.node_observed, count, model, node)
+            self.add(self.metrics.node_observed, count, model, node)  # 0, too: what was never there can't be missed
+            self.add(self.metrics.node_unseen, 0, model, node)
         sample = codes[:, _some(rows, _LIKELY)]
         found = version.engine.log_likelihood(Dataset(version.network.schema, sample), threads=1)
         weight, possible = rows / len(found), np.isfinite(found)
         self.add(self.metrics.surprise, weight * max(0.0, -float(found[possible].sum())), model)
-        if not possible.all():
-            self.add(self.metrics.impossible, weight * float((~possible).sum()), model)
+        self.add(self.metrics.impossible, weight * float((~possible).sum()), model)
 
     def _beliefs(self, what: tuple[ServedVersion, Kind, bytes]) -> None:
         version, kind, text = what
@@ -263,9 +262,8 @@ class _Count:
         for target, guess in row.prediction.items():
             if guess is None:
                 continue
-            if guess.state is None:
-                self.add(self.metrics.abstained, weight, model, target)
-            else:
+            self.add(self.metrics.abstained, weight if guess.state is None else 0, model, target)
+            if guess.state is not None:
                 self.add(self.metrics.predicted, weight, model, target, guess.state)
 
 

@@ -82,7 +82,7 @@ def test_each_observed_node_is_counted_in_the_rows_that_observe_it(watched: Watc
     assert watched['bnpipe_rows_total{model="garden"}'] == 6
     assert watched['bnpipe_node_observed_total{model="garden",node="rain"}'] == 4
     assert watched['bnpipe_node_observed_total{model="garden",node="gauge"}'] == 2
-    assert watched['bnpipe_node_observed_total{model="garden",node="wet"}'] is None
+    assert watched['bnpipe_node_observed_total{model="garden",node="wet"}'] == 0
     assert watched['bnpipe_cache_lookups_total{result="hit"}'] == 1
     assert watched['bnpipe_cache_lookups_total{result="miss"}'] == 1
 
