@@ -109,6 +109,8 @@ class Supervisor:
         surplus = self._children[1 + self.spec.workers :]
         del self._children[1 + self.spec.workers :]
         self._end(surplus)
+        for child in surplus:
+            forget_process(child.name, self._metrics)
         for child in self._children:
             self._end([child])
             forget_process(child.name, self._metrics)
