@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bnpipe.demo.stage import DRIFT, MODEL, TRAIN, Stage
 from bnpipe.errors import PlatformError
@@ -19,7 +19,7 @@ from bnpipe.errors import PlatformError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bnpipe.drift import DriftReport, NodeDrift, RowDrift
+    from bnpipe.drift import DriftReport, RowDrift
     from bnpipe.registry import LedgerEntry
     from bnpipe.release import DriftDecision
 
@@ -71,14 +71,12 @@ def _title(stage: Stage, text: str) -> None:
     stage.console.rule(f"[bold]{text}", align="left")
 
 
-def _look(
-    stage: Stage, start: date, end: date, why: str, *, actions: Literal["advise", "auto"] | None = None
-) -> tuple[DriftDecision, DriftReport | None]:
+def _look(stage: Stage, start: date, end: date, why: str) -> tuple[DriftDecision, DriftReport | None]:
     """Run the drift Dag on the days ``[start, end)``; print and give what it decided and found."""
     from bnpipe.steps import read_look
 
-    stage.console.print(f"[bold]{DRIFT}[/bold] from {start} to {end}" + (f", actions: {actions}" if actions else ""))
-    asked = {"from": str(start), "to": str(end), "actions": actions, "reason": f"demo: {why}"}
+    stage.console.print(f"[bold]{DRIFT}[/bold] from {start} to {end}")
+    asked = {"from": str(start), "to": str(end), "reason": f"demo: {why}"}
     ended = stage.run(DRIFT, asked)
     mlflow_run = stage.client.xcom(DRIFT, ended.run, "snapshot")["run_id"]
     decision, report = read_look(stage.registry, mlflow_run)
@@ -88,7 +86,7 @@ def _look(
         if verdict.gate.startswith("predecessor"):
             stage.console.print(f"  {verdict.gate}: {verdict.outcome}, {verdict.reason}", soft_wrap=True)
     acted = stage.client.xcom(DRIFT, ended.run, "act")
-    done = "done" if acted["done"] else "advice only" if decision.advised_only else "nothing done"
+    done = "done" if acted["done"] else "nothing done"
     told = ", people are told" if decision.alert else ""
     stage.console.print(f"  [bold]{decision.action}[/bold] ({done}{told}): {decision.reason}", soft_wrap=True)
     stage.console.print(f"  report {stage.client.report_url(DRIFT, ended.run)}", soft_wrap=True)
@@ -186,7 +184,7 @@ def _faults(stage: Stage) -> None:
 
     _title(stage, "3. Two faults upstream, planted: the weather provider goes metric")
     stage.console.print(
-        "Visibility comes in kilometres for a week. The spec says 0 to 10 miles, so validation can see that.",
+        "Visibility comes in kilometres for a week. The spec says 0 to 10 miles, so its bounds can see that.",
         soft_wrap=True,
     )
     with flights.in_another_unit(stage.feed, "visibility", KILOMETRES, *FAULTY):
@@ -194,23 +192,12 @@ def _faults(stage: Stage) -> None:
     _tell_untouched(stage)
     stage.console.print(
         "\nInstead, temperature comes in Celsius (the variable is its deviation from the fortnight before). Each value"
-        " is plausible in Fahrenheit, too; validation can't see it. What the comparison makes of it is only advice.",
+        " is plausible in Fahrenheit, too, so no bound can see it; but which values occur can.",
         soft_wrap=True,
     )
     with flights.in_another_unit(stage.feed, "temperature_anomaly", CELSIUS, *FAULTY):
-        _, report = _look(stage, *FAULTY, "the temperature's deviation comes in Celsius", actions="advise")
-    if report is not None:
-        stage.console.print(f"  {_seen_by_comparison(report.nodes['temperature'])}", soft_wrap=True)
+        _look(stage, *FAULTY, "the temperature's deviation comes in Celsius")
     _tell_untouched(stage)
-
-
-def _seen_by_comparison(node: NodeDrift) -> str:
-    """Say what a comparison makes of a fault that validation can't see."""
-    remedy = "Such a column needs an expectation of its own in the spec, as on its standard deviation."
-    if node.flagged:
-        return f"It is seen, but as a change of {node.name}: with actions: auto it would be learned. {remedy}"
-    shown = f"these days show a shift of {node.name} from {node.smallest_shift:.2f} on, and 1 is the most there is"
-    return f"Nobody sees it: {shown}. {remedy}"
 
 
 def _tell_untouched(stage: Stage) -> None:
@@ -266,12 +253,13 @@ def _promote_in_mlflow(stage: Stage, version: int) -> LedgerEntry:
 
 def _roll_back_by_hand(stage: Stage, bad: int) -> None:
     """Do what `bnpipe rollback` does, where the rule does not decide."""
+    from bnpipe.config import Settings
     from bnpipe.steps import rollback
 
-    os.environ["MLFLOW_TRACKING_URI"] = stage.platform.mlflow_url
+    settings = replace(Settings.from_environ(), tracking_uri=stage.platform.mlflow_url)
     stage.console.print(f"The rule is not sure of it, so a person decides: bnpipe rollback {MODEL} --reason …")
     said = f"demo: version {bad} lost to its predecessor before it was promoted"
-    outcome = rollback(model=MODEL, actor=getpass.getuser(), reason=said)
+    outcome = rollback(model=MODEL, actor=getpass.getuser(), reason=said, settings=settings)
     stage.console.print(f"  version {outcome.version}: {outcome.outcome}, {outcome.reason}", soft_wrap=True)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 from pathlib import Path
 
 import pytest
+from registry_bench import add_versions
 from rich.console import Console
 
 from bnpipe.config import load_spec
@@ -15,6 +17,7 @@ from bnpipe.demo.platform import Platform
 from bnpipe.demo.stage import Stage
 from bnpipe.demo.story import LATER
 from bnpipe.drift import DriftReport, NodeDrift, RowDrift, VariableDrift
+from bnpipe.errors import PromotionRefused, RegistryUnavailable
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def test_the_chapters_are_in_order_of_time() -> None:
 
 
 def test_only_one_of_the_planted_units_is_out_of_the_specs_range(repository: Path) -> None:
-    """The story says that validation can see kilometres and can't see Celsius."""
+    """The story says that bounds can see kilometres and can't see Celsius."""
     spec = load_spec(repository / "config" / "models" / "flights.yaml")
     rules = {rule.name: rule for rule in spec.feature_rules()}
     clear, warm = rules["visibility"].maximum, rules["temperature"].maximum
@@ -91,12 +94,40 @@ def test_the_delays_own_change_is_told_apart_from_that_of_their_causes(stage: St
     )
 
 
-def test_a_fault_that_nobody_sees_is_not_told_as_calm() -> None:
-    """Where it was not found the reader is told how much would have been, and where it was, what would follow."""
-    unseen = chapters._seen_by_comparison(NodeDrift("temperature", known=True, smallest_shift=0.8))
-    assert unseen.startswith("Nobody sees it: these days show a shift of temperature from 0.80 on")
-    seen = chapters._seen_by_comparison(NodeDrift("temperature", known=True, flagged=True))
-    assert seen.startswith("It is seen, but as a change of temperature: with actions: auto it would be learned")
+def test_where_the_rule_is_not_sure_a_person_rolls_back(stage: Stage, mlflow_uri: str) -> None:
+    """The version before reigns again, by a person for that reason, the bad one is barred, and all of it is printed."""
+    add_versions(mlflow_uri, chapters.MODEL, 2)
+    stage.platform.mlflow_url = mlflow_uri
+    for number in (1, 2):
+        stage.registry.promote(chapters.MODEL, number, actor="schedule", reason="better")
+    chapters._roll_back_by_hand(stage, 2)
+    champion = stage.registry.champion(chapters.MODEL)
+    assert champion is not None
+    assert champion.number == 1
+    assert stage.registry.version(chapters.MODEL, 2).barred is not None
+    entry = stage.registry.history(chapters.MODEL)[-1]
+    assert (entry.kind, entry.actor) == ("rollback", getpass.getuser())
+    assert "version 2 lost to its predecessor" in entry.reason
+    assert "version 1: rolled back, demo: version 2 lost to its predecessor" in _said(stage)
+
+
+def test_where_there_is_no_way_back_the_story_ends_with_the_reason(stage: Stage, mlflow_uri: str) -> None:
+    """The refusal names what is missing; the champion is who it was and nobody is barred."""
+    add_versions(mlflow_uri, chapters.MODEL, 1)
+    stage.platform.mlflow_url = mlflow_uri
+    stage.registry.promote(chapters.MODEL, 1, actor="schedule", reason="first")
+    with pytest.raises(PromotionRefused, match="no earlier champion to go back to from version 1"):
+        chapters._roll_back_by_hand(stage, 1)
+    champion = stage.registry.champion(chapters.MODEL)
+    assert champion is not None
+    assert (champion.number, champion.barred) == (1, None)
+
+
+def test_where_mlflow_is_away_the_rollback_says_so(stage: Stage, mlflow_uri: str) -> None:
+    """The error says whom nobody could reach; it may be tried again."""
+    stage.platform.mlflow_url = "http://127.0.0.1:9"
+    with pytest.raises(RegistryUnavailable, match=r"127\.0\.0\.1:9"):
+        chapters._roll_back_by_hand(stage, 2)
 
 
 def test_a_report_is_linked_where_the_plugin_puts_it() -> None:
