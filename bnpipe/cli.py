@@ -87,6 +87,24 @@ def _serving_commands(add: Add) -> None:
     serve.add_argument("--workers", type=int, metavar="N", help="processes that answer")
     serve.add_argument("--new-key", metavar="CLIENT", help="make a key for a caller, print it and what to write down")
 
+    audit = add("audit", _audit, "find a logged answer, ask the version that gave it again, and compare bit for bit")
+    audit.epilog = "Ends with 0 if the answer came out the same, 1 if not or if it is not found."
+    audit.add_argument("request", metavar="REQUEST_ID")
+    audit.add_argument("--answers", type=Path, metavar="FOLDER", help="of the log (default: BNPIPE_ANSWERS)")
+    audit.add_argument("--evidence", type=Path, metavar="FILE", help="JSON of the rows, where only their hash is kept")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from bnpipe.config import Settings
+    from bnpipe.registry import Registry
+    from bnpipe.serving.auditing import audit, tell
+
+    settings = Settings.from_environ()
+    folder, registry = options.answers or settings.answers, Registry(settings.tracking_uri)
+    findings = audit(options.request, answers=folder, registry=registry, evidence=options.evidence)
+    print("\n\n".join("\n".join(tell(finding)) for finding in findings))
+    return 0 if all(finding.same for finding in findings) else 1
+
 
 def _serve(options: argparse.Namespace) -> int:
     from bnpipe.serving.commands import make_key, serve

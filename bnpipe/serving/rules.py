@@ -11,6 +11,7 @@ import numpy as np
 from bnpipe.answers.records import Arm
 from bnpipe.config.serving import LimitsSpec, ServedModelSpec
 from bnpipe.errors import QuestionError, ServiceBusy, shorten
+from bnpipe.inference import Engine
 from bnpipe.schema import MISSING, Schema
 from bnpipe.serving.access import Caller
 from bnpipe.serving.answering import (
@@ -58,15 +59,17 @@ def choose_version(model: ServedModel, caller: Caller, asked: int | None, key: s
     return model.champion, "champion"
 
 
-def marginal_answers(version: ServedVersion, kind: Kind, options: Options, rows: int) -> bytes:
+def marginal_answers(
+    engine: Engine, marginals: Mapping[str, Mapping[str, float]], kind: Kind, options: Options, rows: int
+) -> bytes:
     """Answer as if nothing were observed."""
-    tables = {target: np.array([list(version.marginals[target].values())]) for target in options.targets}
+    tables = {target: np.array([list(marginals[target].values())]) for target in options.targets}
     if kind == "predict":
-        (one,) = predictions(version.engine, options, tables)
+        (one,) = predictions(engine, options, tables)
     elif kind == "invocations":
-        (one,) = invocation_answers(version.engine, tables)
+        (one,) = invocation_answers(engine, tables)
     else:
-        (one,) = posterior_answers(version.engine, tables)
+        (one,) = posterior_answers(engine, tables)
     return encode_answers([one] * rows)
 
 

@@ -279,7 +279,8 @@ class Service:
             return _Answered(text, other, "fallback", {**note, "answered_by": f"version {other.number}"})
         if asked.kind not in ("posterior", "predict", "invocations"):
             raise refused
-        text = marginal_answers(asked.version, asked.kind, asked.options, len(asked.question.rows))
+        version, rows = asked.version, len(asked.question.rows)
+        text = marginal_answers(version.engine, version.marginals, asked.kind, asked.options, rows)
         return _Answered(text, asked.version, "fallback", {**note, "answered_by": "marginal"})
 
     def breaker_state(self, version: ServedVersion) -> str:

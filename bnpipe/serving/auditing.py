@@ -1,0 +1,138 @@
+"""What ``bnpipe audit`` does: finds a logged answer, asks the registered version again, and compares the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+import bnpipe
+from bnpipe.answers import AnswerRecord, Reproduction, find, reproduce
+from bnpipe.answers.records import Cell
+from bnpipe.errors import BnpipeError, JournalError, SettingsError
+from bnpipe.network import Network
+from bnpipe.registry import Registry
+from bnpipe.serving.answering import Options, answer_rows
+from bnpipe.serving.questions import Kind
+from bnpipe.serving.rules import marginal_answers
+
+Rows = list[dict[str, Cell]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One logged answer, and what came of asking again.
+
+    Parameters
+    ----------
+    record : AnswerRecord
+    reproduction : Reproduction or None
+        None: it could not be asked again.
+    obstacle : str
+        Why not; '' if it could.
+    """
+
+    record: AnswerRecord
+    reproduction: Reproduction | None
+    obstacle: str = ""
+
+    @property
+    def same(self) -> bool:
+        """Whether the answer came out the same, bit for bit."""
+        return self.reproduction is not None and self.reproduction.same
+
+
+def audit(request_id: str, *, answers: Path, registry: Registry, evidence: Path | None = None) -> tuple[Finding, ...]:
+    """Find what was answered to a request, and ask the versions that answered it again.
+
+    Parameters
+    ----------
+    request_id : str
+    answers : Path
+        Folder of the log.
+    registry : Registry
+    evidence : Path or None
+        JSON file with the request's body or its list of rows, where the log holds only their hash.
+
+    Raises
+    ------
+    JournalError
+        No such request, or the log can't be read.
+    SettingsError
+        The file of evidence is none.
+    """
+    rows = None if evidence is None else read_evidence(evidence)
+    records = find(answers, request_id)
+    if not records:
+        raise JournalError(f"{answers}: no answer to request {request_id!r} is logged here; see --answers")
+    return tuple(_ask(record, registry, rows) for record in records)
+
+
+def read_evidence(path: Path) -> Rows:
+    """Read rows from a JSON file: a list of them, one, or a request's body.
+
+    Raises
+    ------
+    SettingsError
+        It can't be read, or holds something else.
+    """
+    try:
+        held = msgspec.json.decode(path.read_bytes())
+        if isinstance(held, dict):
+            held = held.get("rows", [held])
+        return msgspec.convert(held, Rows)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: a JSON list of rows is needed, or a request's body: {error}") from error
+
+
+def _ask(record: AnswerRecord, registry: Registry, rows: Rows | None) -> Finding:
+    try:
+        network = registry.load_network(registry.version(record.model, record.version))
+        return Finding(record, reproduce(record, network, ask_again, rows=rows))
+    except BnpipeError as error:
+        if error.retryable:
+            raise
+        return Finding(record, None, str(error))
+
+
+def ask_again(network: Network, kind: str, question: Mapping[str, Any], rows: Sequence[Mapping[str, Cell]]) -> bytes:
+    """Answer a logged question as the service did, also where it fell back to the marginal."""
+    engine, asked = bnpipe.compile(network), cast("Kind", kind)
+    options = msgspec.convert({name: value for name, value in question.items() if name != "fallback"}, Options)
+    if question.get("fallback", {}).get("answered_by") != "marginal":
+        return answer_rows(engine, asked, options, rows)
+    schema = network.schema
+    marginals = {
+        name: dict(zip(schema[name].states, table.tolist(), strict=True)) for name, table in engine.marginals().items()
+    }
+    return marginal_answers(engine, marginals, asked, options, len(rows))
+
+
+def tell(finding: Finding) -> Iterator[str]:
+    """Tell a finding in lines."""
+    record = finding.record
+    question = {name: value for name, value in record.question.items() if name != "fallback"}
+    encode = msgspec.json.encode
+    yield f"request   {record.id}"
+    yield f"when      {record.at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+    yield f"who       {record.caller}" + ("" if record.key is None else f", key {record.key}")
+    yield f"version   {record.model} {record.version} as {record.arm}, network {record.content_hash[:12]}"
+    if "fallback" in record.question:
+        yield f"fallback  {encode(record.question['fallback']).decode()}"
+    yield f"question  {record.kind} {encode(question).decode()}"
+    yield f"evidence  sha256 {record.hash}"
+    for row in record.rows or ():
+        yield f"          {encode(row).decode()}"
+    if record.rows is None:
+        yield "          only the hash is kept"
+    yield f"answer    {record.answer.decode()}"
+    if finding.reproduction is None:
+        yield f"again     NOT asked: {finding.obstacle}"
+    elif finding.same:
+        yield "again     the same, bit for bit"
+    else:
+        yield f"again     NOT the same: {finding.reproduction.got.decode()}"
