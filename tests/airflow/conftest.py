@@ -8,13 +8,12 @@ import os
 import shutil
 import sys
 import tempfile
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
 from alert_servers import Webhook, running
-from shop_bench import DRIFT, REPOSITORY, SPEC, Shop, draw_day
+from shop_bench import DRIFT, REPOSITORY, SPEC, Shop, draw_days
 
 HOME = Path(tempfile.mkdtemp(prefix="bnpipe-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -54,17 +53,6 @@ def airflow_db() -> Path:
 
     db.initdb()
     return HOME
-
-
-def draw_days(root: Path, *, fickle_from: date = date.max) -> Path:
-    """Draw fifty days from 1 January 2026 with 40 rows each, with seed 11."""
-    rng = np.random.default_rng(11)
-    for offset in range(50):
-        day = date(2026, 1, 1) + timedelta(days=offset)
-        folder = root / f"day={day}"
-        folder.mkdir(parents=True)
-        draw_day(day, 40, rng, fickle=day >= fickle_from).to_parquet(folder / "part.parquet")
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,17 @@ def draw_day(day: date, rows: int, rng: np.random.Generator, *, fickle: bool = F
     )
 
 
+def draw_days(root: Path, *, fickle_from: date = date.max) -> Path:
+    """Draw fifty days from 1 January 2026 with 40 rows each, with seed 11."""
+    rng = np.random.default_rng(11)
+    for offset in range(50):
+        day = date(2026, 1, 1) + timedelta(days=offset)
+        folder = root / f"day={day}"
+        folder.mkdir(parents=True)
+        draw_day(day, 40, rng, fickle=day >= fickle_from).to_parquet(folder / "part.parquet")
+    return root
+
+
 @dataclass(frozen=True)
 class Shop:
     """One model with its own name, spec, rows, store and MLflow."""

@@ -142,6 +142,16 @@ def test_the_champion_deleted_between_two_steps(changed, alerts, monkeypatch, ve
     assert changed.trainings() == []
 
 
+def test_a_model_frozen_between_two_steps(changed, alerts, monkeypatch):
+    """A freeze counts from the moment it is made, whatever had been decided before."""
+    before(monkeypatch, "act", lambda: changed.registry.freeze(changed.name, actor="ada", reason="audit"))
+    run = changed.look(LOOKED)
+    assert (run.state, run.xcom("decide")["action"], run.tasks["start_training"]) == ("success", "refit", "skipped")
+    assert "was frozen meanwhile: audit" in run.xcom("act")["reason"]
+    assert changed.trainings() == []
+    assert [alert["headline"].partition(", ")[2] for alert in alerts] == ["not done: refit of back"]
+
+
 @pytest.mark.parametrize("verb", ["snapshot", "act"])
 @pytest.mark.parametrize("fate", ["renamed", "deleted"])
 def test_the_registered_model_is_gone(changed, alerts, monkeypatch, fate, verb):

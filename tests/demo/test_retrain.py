@@ -1,15 +1,20 @@
-"""Retraining on the real components over REST: killed tasks, a champion moved by hand, a backfill."""
+"""Retraining and looking for drift on the real components over REST: tasks killed, a champion moved, a backfill."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from alert_servers import Webhook, running
+from shop_bench import SPEC, draw_days
 
 from bnpipe.demo.airflow_client import AirflowClient, RunState
 from bnpipe.demo.platform import Platform
@@ -18,42 +23,70 @@ from bnpipe.registry import LedgerEntry, Registry
 
 MODEL = "health_plan"
 DAG = f"bn_train__{MODEL}"
+SHOP = "shop"
+LOOK = ("snapshot", "validate", "compare", "decide", "act", "report", "start_training")
+HURRIED = """\
+from datetime import timedelta
+
+def task_policy(task):
+    task.retry_delay, task.retry_exponential_backoff = timedelta(seconds=1), 0
+"""  # Airflow's own hook: retries that do not wait
 NOTICED = 60.0  # seconds within which a move by hand must be in the ledger
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Platform]:
-    """Start everything once for the tests below, which go on from one another."""
+def webhook() -> Iterator[Webhook]:
+    """Keep the alerts."""
+    with running(Webhook()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, repository: Path, webhook: Webhook) -> Iterator[Platform]:
+    """Start everything once, with a health plan and a shop whose customers change on 7 February."""
     home = tmp_path_factory.mktemp("retrain")
+    models = home / "models"
+    models.mkdir()
+    shutil.copy(repository / "config" / "models" / f"{MODEL}.yaml", models)
+    by_hand = SPEC.format(name=SHOP).replace('schedule: "0 3 * * *"\n', "")
+    (models / f"{SHOP}.yaml").write_text(by_hand + "drift: {window: 7d, history: 14d, actions: auto}\n")
+    draw_days(home / "data" / "shop", fickle_from=date(2026, 2, 7))
     env = {
-        "BNPIPE_MODELS": str(repository / "config" / "models"),
+        "BNPIPE_MODELS": str(models),
+        "BNPIPE_DATA": str(home / "data"),
         "BNPIPE_STORE": str(home / "store"),
         "BNPIPE_POLL_SECONDS": "1",
+        "BNPIPE_ALERT_WEBHOOK": webhook.address,
     }
+    config = home / "home" / "airflow" / "config"
+    config.mkdir(parents=True)
+    (config / "airflow_local_settings.py").write_text(HURRIED)
     folders = {"dags": repository / "dags", "plugins": repository / "plugins"}
     platform = Platform(home / "home", **folders, env=env, airflow_port=0, mlflow_port=0)  # other tests have others
     with platform.start():
-        platform.client.wait_for_dag(DAG)
-        platform.client.unpause(DAG)
+        for dag in (DAG, f"bn_train__{SHOP}", f"bn_drift__{SHOP}"):
+            platform.client.wait_for_dag(dag)
+            platform.client.unpause(dag)
         yield platform
 
 
-def _ended(platform: Platform, run: str) -> RunState:
-    return platform.client.wait(DAG, run, timeout=300, check=platform.check)
+def _ended(platform: Platform, run: str, dag: str = DAG) -> RunState:
+    return platform.client.wait(dag, run, timeout=300, check=platform.check)
 
 
-def _kill_when_running(client: AirflowClient, platform: Platform, run: str, task: str) -> None:
-    """Kill the process of a task with SIGKILL as soon as Airflow knows its pid."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+def _kill_first_tries(platform: Platform, dag: str, run: str, tasks: Collection[str]) -> None:
+    """Kill the process of each task with SIGKILL as soon as Airflow knows its pid."""
+    deadline, left = time.monotonic() + 240, set(tasks)
+    while left:
         platform.check()
-        found = client._request("GET", f"dags/{DAG}/dagRuns/{run}/taskInstances/{task}", missing_ok=True) or {}
-        if found.get("state") == "running" and found.get("pid"):
-            os.kill(found["pid"], signal.SIGKILL)
-            return
-        assert found.get("state") != "success", f"{task} was over before it could be killed"
+        assert time.monotonic() < deadline, f"{left} never ran"
+        found = platform.client._request("GET", f"dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances")
+        for task in found["task_instances"]:
+            if task["task_id"] in left and task["state"] == "running" and task["pid"]:
+                os.kill(task["pid"], signal.SIGKILL)
+                left.remove(task["task_id"])
+            assert task["task_id"] not in left or task["state"] != "success", f"{task['task_id']} was over too soon"
         time.sleep(0.05)
-    pytest.fail(f"{task} never ran")
 
 
 def _noticed(platform: Platform, entries: int) -> LedgerEntry:
@@ -67,12 +100,19 @@ def _noticed(platform: Platform, entries: int) -> LedgerEntry:
     return history[-1]
 
 
+def _asset(platform: Platform, uri: str) -> int:
+    """Give Airflow's id of an asset."""
+    [asset] = platform.client._request("GET", f"assets?uri_pattern={quote(uri, safe='')}")["assets"]
+    return int(asset["id"])
+
+
 def _followed(platform: Platform) -> None:
     """Wait until the watcher has announced the first champion: what it never saw it can't miss."""
+    champion = _asset(platform, f"bnpipe://champion/{MODEL}")
     deadline = time.monotonic() + NOTICED
-    while not platform.client.runs("bn_registry"):
+    while not platform.client._request("GET", f"assets/events?asset_id={champion}")["asset_events"]:
         platform.check()
-        assert time.monotonic() < deadline, f"bn_registry did not start within {NOTICED:.0f} s"
+        assert time.monotonic() < deadline, f"no event of the first champion within {NOTICED:.0f} s"
         time.sleep(0.5)
 
 
@@ -90,8 +130,7 @@ def _tasks_are_killed(platform: Platform) -> None:
     """A SIGKILL in `learn` and another in `register` cost two retries; one version is promoted, once."""
     client = platform.client
     client.trigger(DAG, run="killed", conf={"end": "1979-01-01", "promotion": "auto", "reason": "test of kills"})
-    for task in ("learn", "register"):
-        _kill_when_running(client, platform, "killed", task)
+    _kill_first_tries(platform, DAG, "killed", ("learn", "register"))
     ended = _ended(platform, "killed")
     assert ended.succeeded, client.log(DAG, "killed", "promote")
     assert {task.task: task.tries for task in ended.tasks if task.tries > 1} == {"learn": 2, "register": 2}
@@ -172,3 +211,43 @@ def test_a_models_life_on_the_real_components(platform: Platform):
     _tasks_are_killed(platform)
     _a_person_moves_the_champion(platform)
     _an_older_date_is_backfilled(platform)
+
+
+def _announced(platform: Platform, to: str) -> str:
+    """Say over REST that the shop's rows are there; give the run that this starts."""
+    client = platform.client
+    live = _asset(platform, f"bnpipe://live/{SHOP}")
+    client._request("POST", "assets/events", {"asset_id": live, "extra": {"to": to}})
+    deadline = time.monotonic() + NOTICED
+    while not (runs := client.runs(f"bn_drift__{SHOP}")):
+        platform.check()
+        assert time.monotonic() < deadline, f"no look within {NOTICED:.0f} s of the event"
+        time.sleep(0.1)
+    [run] = runs
+    return run.run
+
+
+@pytest.mark.timeout(600)
+def test_a_look_whose_tasks_are_all_killed(platform: Platform, webhook: Webhook) -> None:
+    """Each task is killed once by SIGKILL; what is done is done once: a look, a refit, and a version of it."""
+    client, registry = platform.client, Registry(platform.mlflow_url)
+    train, drift = f"bn_train__{SHOP}", f"bn_drift__{SHOP}"
+    first = client.trigger(train, conf={"end": "2026-02-02"})
+    assert _ended(platform, first, train).succeeded
+    look = _announced(platform, "2026-02-14")
+    _kill_first_tries(platform, drift, look, LOOK)
+    ended = _ended(platform, look, drift)
+    assert ended.succeeded
+    assert {task.task: task.tries for task in ended.tasks} == dict.fromkeys(LOOK, 2)
+    assert client.xcom(drift, look, "report")["outcome"] == "refit"
+    reference = client.xcom(drift, look, "snapshot")
+    assert registry.run_status(reference["run_id"]) == "FINISHED"
+    assert len(registry.tags_of_runs(model=SHOP, having="bnpipe.look_key")) == 1
+
+    [refit] = [run.run for run in client.runs(train) if run.run != first]
+    assert refit == f"drift__{reference['key'][:32]}"
+    assert _ended(platform, refit, train).succeeded
+    one, two = registry.versions(SHOP)
+    assert (one.number, two.number, two.tags["bnpipe.refit_of"]) == (1, 2, "1")
+    told = [alert["action"] for alert in webhook.posted if alert["model"] == SHOP]
+    assert told in (["refit"], ["refit", "refit"])  # twice if the kill came right after the alert
