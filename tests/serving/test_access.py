@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from registry_bench import make_network
-from serving_bench import Kept, make_service, put_version, reign, send
+from serving_bench import Kept, make_service, put_version, send
 
 from bnpipe.config.serving import ClientSpec, ServingSpec
 from bnpipe.errors import AccessDenied
@@ -31,7 +31,7 @@ LABELS = {"model": "flights", "request_id": "r", "labels": {"late": True}}
 def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
     """Two models, four clients, bound to all addresses."""
     cache = tmp_path_factory.mktemp("cache")
-    service = make_service(cache, [make_network(), make_network(300)], log=Kept(), host="0.0.0.0", clients=CLIENTS)  # noqa: S104
+    service = make_service(cache, [make_network(), make_network(300)], log=Kept(), host="0.0.0.0", clients=CLIENTS)
     about = put_version(cache, "trains", 1, make_network())
     held = read_situation(cache)
     assert held is not None
@@ -51,7 +51,7 @@ ROW = {"json": {"rows": [{}]}}
 
 
 @pytest.mark.parametrize(
-    ("who", "method", "path", "request_", "expected"),
+    "asked",
     [
         ("asker", "POST", "/v1/models/flights/posterior", ROW, 200),
         ("asker", "POST", "/v1/models/trains/posterior", ROW, 200),
@@ -83,12 +83,11 @@ ROW = {"json": {"rows": [{}]}}
         (None, "GET", "/v1/openapi.json", {}, 200),
     ],
 )
-def test_scopes_hold(
-    service: Service, who: str | None, method: str, path: str, request_: dict[str, Any], expected: int
-) -> None:
+def test_scopes_hold(service: Service, asked: tuple[str | None, str, str, dict[str, Any], int]) -> None:
     """Each may do what its scopes and models say, and no more."""
+    who, method, path, request, expected = asked
     key = None if who is None else KEYS[who]
-    assert status(service, key, method, path, **request_) == expected
+    assert status(service, key, method, path, **request) == expected
 
 
 @pytest.mark.parametrize("key", ["", "x", "bnp_", new_key(), hash_key(KEYS["asker"]), KEYS["asker"][:-1], "é"])
@@ -133,10 +132,10 @@ def test_models_are_shown_to_who_may_ask_them(service: Service) -> None:
         ("127.0.0.1", None, True),
         ("::1", None, True),
         ("localhost", None, True),
-        ("0.0.0.0", None, False),  # noqa: S104
+        ("0.0.0.0", None, False),
         ("10.0.0.3", None, False),
         ("::", None, False),
-        ("0.0.0.0", True, True),  # noqa: S104
+        ("0.0.0.0", True, True),
         ("127.0.0.1", False, False),
     ],
 )
