@@ -2,23 +2,31 @@
 
 The socket is the supervisor's, and each worker accepts from it: connections that wait are nobody's yet, so none is lost
 with a worker that dies, nor stuck in a queue of its own (as with SO_REUSEPORT) until its successor comes. But whoever
-wakes first would take all there are, and kept connections stay where they are for hours. So a worker takes one at a
-time, and hesitates the longer the more it has: the one with the fewest comes first.
+wakes first would take all there are, and kept connections stay where they are for hours. So a worker takes a few at a
+time, an eighth of what it has, and hesitates the longer the more it has: the one with the fewest comes first. And no
+connection is kept for ever: after a worker was away, its share comes back to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
 from collections.abc import Callable
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 _HESITATION: Final = 0.0003
 """Seconds, for each connection held."""
-_LONGEST: Final = 0.01
+_LONGEST: Final = 0.003
+_SHARE: Final = 8
+"""Of the connections held, one in so many is taken at a time, so that thousands do not come one by one."""
+_LIFETIME: Final = 60.0
+"""Seconds after which a connection ends with its next answer; each has between half and one and a half of it."""
 _NO_ROOM: Final = 0.5
 """Seconds until a worker that has no file descriptors left tries again."""
 _LINGER: Final = 1.0
@@ -72,30 +80,36 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_reader(self.listening.fileno(), self._incoming)
 
     def _incoming(self) -> None:
-        held = 0 if self.alone else len(self.server_state.connections)
-        if not held:
-            self._accept()
-            return
         loop = asyncio.get_running_loop()
         loop.remove_reader(self.listening.fileno())
-        loop.call_later(min(held * _HESITATION, _LONGEST), self._accept_late)
+        held = 0 if self.alone else len(self.server_state.connections)
+        if held:
+            loop.call_later(min(held * _HESITATION, _LONGEST), self._take, 1 + held // _SHARE)
+        else:
+            self._take(_SHARE if self.alone else 1)
 
-    def _accept_late(self) -> None:
-        if self._accepting:
-            self._accept()
+    def _take(self, most: int) -> None:
+        """Accept up to so many connections, then wait for others."""
+        if not self._accepting:
+            return
+        pause = 0.0
+        for _ in range(most):
+            try:
+                connection, _ = self.listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the caller has gone
+                break
+            except OSError as error:
+                _log.error("no connection can be accepted: %s", error.strerror)
+                pause = _NO_ROOM
+                break
+            self._receive(connection)
+        if pause:
+            asyncio.get_running_loop().call_later(pause, self._wait)
+        else:
             self._wait()
 
-    def _accept(self) -> None:
+    def _receive(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            connection, _ = self.listening.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the caller has gone
-            return
-        except OSError as error:
-            _log.error("no connection can be accepted: %s", error.strerror)
-            loop.remove_reader(self.listening.fileno())
-            loop.call_later(_NO_ROOM, self._wait)
-            return
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
@@ -103,8 +117,18 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._arriving.discard)
 
     def _protocol(self) -> asyncio.Protocol:
-        made: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = made(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
+        return _Connection(self.config, self.server_state, self.lifespan.state)
+
+
+class _Connection(HttpToolsProtocol):
+    """Uvicorn's connection, but not for ever."""
+
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        super().__init__(config, server_state, app_state)
+        self._end = self.loop.time() + _LIFETIME * random.uniform(0.5, 1.5)
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer; the last time, say so."""
+        super().on_headers_complete()
+        if self.loop.time() > self._end:
+            self.cycle.keep_alive = False

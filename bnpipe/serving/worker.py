@@ -61,6 +61,7 @@ def main() -> int:
     config = uvicorn.Config(
         app,
         http="httptools",
+        ws="none",
         loop="uvloop",
         lifespan="on",
         access_log=False,
