@@ -23,6 +23,10 @@ from bnpipe.serving.usual import DRAWN, usual_of
 
 Floats = NDArray[np.float64]
 
+_WRITTEN: Final = 4e3
+"""Cells in the time in which the answer of a row for a target is made and written."""
+_CALLED: Final = 1e5
+"""Cells in the time of what is asked row by row."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -102,15 +106,22 @@ def with_unseen(kind: Kind, answers: list[dict[str, Any]], encoded: Encoded) -> 
 
 
 def cells_touched(engine: Engine, kind: Kind, options: Options, codes: Codes) -> float:
-    """Estimate what a question costs, in cells of messages; a core touches some two thousand million a second."""
-    rows = float(codes.shape[1])
+    """Estimate what a question costs, in cells of messages: a core touches some two thousand million a second.
+
+    What is done beside messages is counted as the cells that would take as long.
+    """
+    rows, cells, targets = codes.shape[1], float(engine.cost.cells), options.targets
+    if kind == "likelihood":
+        return rows * (cells + _WRITTEN) + DRAWN * usual_of(engine).unknown(codes) * cells
     if kind == "explanation":
-        rows += float((codes != MISSING).sum()) + 2.0 * rows
-    elif kind == "likelihood":
-        rows += float(DRAWN * usual_of(engine).unknown(codes))
-    elif options.interval is not None:
-        rows *= 1.0 + 2.0 * len(options.targets)
-    return rows * engine.cost.cells
+        observed = float((codes != MISSING).sum())
+        return (observed + 4 * rows) * (cells + _WRITTEN * len(targets)) + rows * _CALLED
+    cost = rows * (cells + _WRITTEN * len(targets))
+    if options.interval is not None:
+        states = sum(engine.network.schema[target].cardinality for target in targets)
+        tables = sum(engine.network.cpd(node).table.size for node in engine.network.nodes)
+        cost += rows * (states * (8.0 * cells + 500.0 * tables) + _CALLED)
+    return cost
 
 
 def _posterior(engine: Engine, options: Options, codes: Codes) -> list[dict[str, Any]]:
