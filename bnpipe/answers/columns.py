@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SchemaOf: TypeAlias = Callable[[str, str], Schema | None]
 """Gives the schema of a model's network by content hash; None if nobody knows it any more."""
 
+UNOBSERVED: Final = "_unobserved"
+"""Column with a JSON list of variables that have a state for nulls and of which nothing was said."""
+
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -52,7 +55,7 @@ def _about_answers() -> pa.Schema:
             ("_evidence", pa.string()),
             ("_evidence_hash", pa.string()),
             ("_answer", pa.string()),
-            ("_unobserved", pa.string()),
+            (UNOBSERVED, pa.string()),
         ]
     )
 
@@ -106,7 +109,7 @@ def _lines(record: AnswerRecord, answers: Sequence[str], schema: Schema | None) 
         "_evidence_hash": record.hash,
     }
     if record.rows is None:
-        nothing = {"_evidence": None, "_unobserved": None}
+        nothing = {"_evidence": None, UNOBSERVED: None}
         return [{**shared, **nothing, "_row": place, "_answer": answer} for place, answer in enumerate(answers)]
     return [
         {
@@ -114,7 +117,7 @@ def _lines(record: AnswerRecord, answers: Sequence[str], schema: Schema | None) 
             "_row": place,
             "_evidence": _JSON.encode(row).decode(),
             "_answer": answer,
-            "_unobserved": _JSON.encode([v.name for v in nullable if _says_nothing(row, v)]).decode(),
+            UNOBSERVED: _JSON.encode([v.name for v in nullable if _says_nothing(row, v)]).decode(),
         }
         for place, (row, answer) in enumerate(zip(record.rows, answers, strict=True))
     ]

@@ -26,7 +26,7 @@ from bnpipe.answers.records import AnswerRecord, Record
 from bnpipe.errors import JournalError
 
 SUFFIX: Final = ".log"
-MOST_BYTES: Final = 64_000_000
+MOST_BYTES: Final = 16_000_000
 MOST_SECONDS: Final = 3600.0
 
 _HEADER: Final = b"BNPIPE-JOURNAL-1\n"
@@ -203,8 +203,14 @@ def _without_huge(record: Record) -> Record:
     )
 
 
-def read_journal(path: Path) -> JournalContents:
+def read_journal(path: Path, *, containing: str = "") -> JournalContents:
     """Read a journal up to its last whole record; its process may still be writing.
+
+    Parameters
+    ----------
+    path : Path
+    containing : str
+        Leave out records in which this text does not occur; that is quick.
 
     Raises
     ------
@@ -219,12 +225,13 @@ def read_journal(path: Path) -> JournalContents:
         if _HEADER.startswith(bytes(data)):  # killed before it was begun
             return JournalContents((), len(data))
         raise JournalError(f"{path}: no journal, or of a newer bnpipe; move it out of the folder, or upgrade")
-    records, place = [], len(_HEADER)
+    records, place, wanted = [], len(_HEADER), containing.encode()
     while (body := _whole(data, place)) is not None:
         try:
-            records.append(_DECODER.decode(body))
+            if not wanted or wanted in bytes(body):
+                records.append(_DECODER.decode(body))
         except msgspec.DecodeError as error:
-            raise JournalError(f"{path}: record {len(records)} is of a newer bnpipe: {error}; upgrade") from error
+            raise JournalError(f"{path}: a record is of a newer bnpipe: {error}; upgrade") from error
         place += _FRAME.size + len(body)
     return JournalContents(tuple(records), len(data) - place)
 

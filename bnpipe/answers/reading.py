@@ -51,8 +51,8 @@ def find(folder: Path, request_id: str, *, day: date | None = None) -> tuple[Ans
     JournalError
         A file of the log can't be read.
     """
-    live = [record for _, records in _live(folder) for record in records if isinstance(record, AnswerRecord)]
-    held = [record for record in live if record.id == request_id]
+    live = [record for _, records in _live(folder, request_id) for record in records]
+    held = [record for record in live if isinstance(record, AnswerRecord) and record.id == request_id]
     near = held[0].day if held else day or day_of_id(request_id)
     files: dict[date, list[Path]] = defaultdict(list)
     for part in ("answers", "shadow"):
@@ -229,12 +229,15 @@ def _replaced(cells: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.ChunkedArra
         return pc.coalesce(labels, cells.cast(pa.string()))
 
 
-def _live(folder: Path) -> Live:
-    """Read all journals. To be called before the Parquet files are listed: a journal goes when its files are there."""
+def _live(folder: Path, containing: str = "") -> Live:
+    """Read all journals, or the records with a text.
+
+    To be called before the Parquet files are listed: a journal goes when its files are there.
+    """
     live = []
     for path in journals(folder / JOURNAL):
         try:
-            live.append((path.stem, read_journal(path).records))
+            live.append((path.stem, read_journal(path, containing=containing).records))
         except JournalError:
             if path.exists():
                 raise
