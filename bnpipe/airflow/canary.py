@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("bnpipe.airflow")
 
 HOURLY = "23 * * * *"
-NEWS = ("halt", "advance", "promote")
 
 
 def canary_dag_id(name: str) -> str:
@@ -41,6 +40,7 @@ def canary_dag(spec: ModelSpec, path: Path) -> DAG:
         description=f"Move, halt or promote the canary of {spec.name} by what its answers were worth"[:200],
         doc_md=_DOCUMENT.format(name=spec.name, owner=spec.owner, stages=" → ".join(map(_percent, _stages(spec)))),
         schedule=CronTriggerTimetable(HOURLY, timezone=spec.source.time_zone),
+        is_paused_upon_creation=False,  # a canary that nobody looks at would not be halted either
         catchup=False,
         max_active_runs=1,
         tags=["bnpipe", "canary", spec.name],
@@ -89,7 +89,7 @@ class CanaryOperator(BaseOperator):
             now = run.data_interval_end or run.run_after
             found = canary_step(spec, actor=actor_of(run), now=now, key=run_key(run))
         log.info("%s: %s: %s", spec.name, found.action, found.reason)
-        if found.action in NEWS:
+        if found.news:
             _tell(spec.name, found, link=run_url(context["ti"]))
         return as_xcom(found)
 
@@ -101,6 +101,7 @@ def _tell(model: str, found: CanaryStep, *, link: str) -> None:
         "halt": f"the canary of version {found.version} was halted",
         "advance": f"version {found.version} now answers {_percent(found.share)} of the requests",
         "promote": f"version {found.version} was promoted after its canary",
+        "await approval": f"the canary of version {found.version} is proved; a person promotes it",
     }[found.action]
     send(Alert(model, "message", f"{model}: {what}", reason=found.reason, action=found.action, link=link))
 

@@ -194,6 +194,21 @@ class Canaries(Versions, Freezing):
         after = follow(state, decision, policy, now or self._now())
         return self._write(model, before, after, actor=actor, evidence=evidence, key=key)
 
+    def note_canary(self, model: str, state: CanaryState, reason: str, *, actor: str, key: str = "") -> CanaryEntry:
+        """Enter something to be told of a canary that goes on as it was.
+
+        Raises
+        ------
+        PromotionRefused
+            The canary is in another state.
+        """
+        before, known = self._standing(model, key)
+        if known is not None:
+            return known
+        if before is None or before.state != state:
+            raise PromotionRefused(f"the canary of {model!r} is no longer the one that was decided about; decide again")
+        return self._write(model, before, replace(state, reason=reason), actor=actor, key=key)
+
     def halt_canary(self, model: str, *, actor: str, reason: str, key: str = "") -> CanaryEntry | None:
         """End the canary that is running; every request is the champion's again. None if there is none to end.
 

@@ -7,12 +7,13 @@ salt is a canary's own: the next one begins with other keys, not again with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from bnpipe.release.arms import Arm, arm_of, place
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from bnpipe.release.canary import CanaryState
+
+Arm: TypeAlias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,14 @@ class Canary:
         return cls(state.version, 0.0 if shadows else state.share, state.share if shadows else 0.0, state.salt)
 
 
+def place(key: str, salt: str) -> float:
+    """Give a key's place in [0, 1), uniform over keys."""
+    # A key of its own for the hash: salt and key can't run into each other, however long.
+    seed = blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=seed).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
 def choose_arm(key: str, canary: Canary | None) -> Arm:
     """Say who answers.
 
@@ -55,7 +64,7 @@ def choose_arm(key: str, canary: Canary | None) -> Arm:
     canary : Canary or None
         None: no canary is running.
     """
-    return "champion" if canary is None else arm_of(key, canary.salt, canary.share)
+    return "challenger" if canary is not None and place(key, canary.salt) < canary.share else "champion"
 
 
 def is_shadowed(key: str, canary: Canary | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,13 @@ from bnpipe.steps.training import Record
 
 if TYPE_CHECKING:
     from bnpipe.network import Network
-    from bnpipe.release.arms import Arm
     from bnpipe.release.canary import CanaryDecision, CanaryPolicy, CanaryState, ClusterOutcome
     from bnpipe.schema import Schema
+    from bnpipe.steps.outcomes import Arm
 
 log = logging.getLogger("bnpipe.steps")
+
+PROVED = "await approval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class CanaryStep(Record):
         One or two sentences with the figures.
     verdicts : tuple of dict
         What it rests on.
+    news : bool
+        Whether something was entered into the ledger, by this try or an earlier one of the same step.
     """
 
     action: str
@@ -47,6 +51,7 @@ class CanaryStep(Record):
     share: float
     reason: str
     verdicts: tuple[dict[str, Any], ...] = ()
+    news: bool = False
 
 
 def canary_start(
@@ -127,19 +132,33 @@ def canary_step(
         What makes a retry the same step.
     """
     settings = settings or Settings.from_environ()
-    registry, model = _registry(settings), spec.name
-    if (stopped := registry.stopped_by_hand(model)) is not None:
-        return _told("halt", stopped.state, stopped.state.reason)
+    registry, model, policy = _registry(settings), spec.name, canary_policy(spec)
+    try:
+        entries = registry.canary_entries(model)
+        stopped = registry.stopped_by_hand(model)
+    except VersionNotFound as error:
+        return CanaryStep("none", None, 0.0, str(error))
+    mine = stopped or next((entry for entry in entries if key and entry.key == key), None)
+    if mine is not None:
+        return _entered(mine)
     state = registry.canary(model)
     if state is None:
         return CanaryStep("none", None, 0.0, f"no canary of {model} is running")
-    policy, now = canary_policy(spec), now or datetime.now(UTC)
+    now = now or datetime.now(UTC)
     decision = _overtaken(registry, model, state)
     if decision is None:
         outcomes = outcomes_of(registry, spec, state, answers=answers or settings.answers, policy=policy, now=now)
         decision = _decide(state, outcomes, policy, now)
     log.info("%s: canary of version %d: %s: %s", model, state.version, decision.action, decision.reason)
-    return _act(registry, spec, state, decision, policy=policy, actor=actor, key=key, now=now)
+    verdicts = tuple(verdict.to_dict() for verdict in decision.verdicts)
+    try:
+        entry = _act(registry, spec, state, decision, policy=policy, actor=actor, key=key, now=now)
+    except PromotionRefused as refusal:  # a freeze, or somebody else's move: to be looked at again
+        return CanaryStep("wait", state.version, _share(state), str(refusal), verdicts)
+    if entry is not None:
+        return replace(_entered(entry), verdicts=verdicts)
+    action = "wait" if decision.action == "wait" else PROVED
+    return CanaryStep(action, state.version, _share(state), decision.reason, verdicts)
 
 
 def canary_status(model: str, *, settings: Settings | None = None) -> tuple[str, ...]:
@@ -220,20 +239,18 @@ def _act(
     actor: str,
     key: str,
     now: datetime,
-) -> CanaryStep:
-    """Do what was decided. What is refused meanwhile (a freeze, somebody else's move) waits for the next look."""
+) -> CanaryEntry | None:
+    """Do what was decided and give its entry; None where there is nothing to enter."""
     if decision.action == "wait":
-        return _told("wait", state, decision.reason, decision)
-    try:
-        if decision.action == "promote" and not _promoted(registry, spec, state, decision, actor=actor):
-            reason = f"a person promotes it: bnpipe promote {spec.name} {state.version} ({decision.reason})"
-            return _told("await approval", state, reason, decision)
-        entry = registry.move_canary(
-            spec.name, state, decision, policy=policy, actor=actor, evidence=_evidence(decision), key=key, now=now
-        )
-    except PromotionRefused as refusal:
-        return _told("wait", state, str(refusal), decision)
-    return _told(decision.action, entry.state, decision.reason, decision)
+        return None
+    if decision.action == "promote" and not _promoted(registry, spec, state, decision, actor=actor):
+        if state.reason.startswith(PROVED):
+            return None
+        said = f"{PROVED}: bnpipe promote {spec.name} {state.version} ({decision.reason})"
+        return registry.note_canary(spec.name, state, said, actor=actor, key=key)
+    return registry.move_canary(
+        spec.name, state, decision, policy=policy, actor=actor, evidence=_evidence(decision), key=key, now=now
+    )
 
 
 def _promoted(registry: Registry, spec: ModelSpec, state: CanaryState, decision: CanaryDecision, *, actor: str) -> bool:
@@ -262,10 +279,17 @@ def _evidence(decision: CanaryDecision) -> str:
     return "; ".join(f"{verdict.gate}: {verdict.outcome}, {verdict.reason}" for verdict in decision.verdicts)
 
 
-def _told(action: str, state: CanaryState, reason: str, decision: CanaryDecision | None = None) -> CanaryStep:
-    share = 0.0 if state.mode == "shadow" or state.status == "halted" else state.share
-    verdicts = () if decision is None else tuple(verdict.to_dict() for verdict in decision.verdicts)
-    return CanaryStep(action, state.version, share, reason, verdicts)
+def _entered(entry: CanaryEntry) -> CanaryStep:
+    """Tell what an entry did."""
+    state = entry.state
+    action = {"halted": "halt", "promoted": "promote", "running": "advance"}[state.status]
+    if state.running and state.reason.startswith(PROVED):
+        action = PROVED
+    return CanaryStep(action, state.version, _share(state), state.reason, news=True)
+
+
+def _share(state: CanaryState) -> float:
+    return 0.0 if state.mode == "shadow" or state.status == "halted" else state.share
 
 
 def _registry(settings: Settings | None) -> Registry:

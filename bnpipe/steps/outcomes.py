@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from bnpipe.data import Dataset
 from bnpipe.evaluation.scores import Scorer, proper_network
 from bnpipe.network import Network
-from bnpipe.release.arms import Arm, arm_of
 from bnpipe.release.canary import ArmOutcome, CanaryPolicy, CanaryState, ClusterOutcome, Loss
 from bnpipe.schema import MISSING, Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Arm: TypeAlias = Literal["champion", "challenger"]
 
 LEAST: Final = 1e-6
 """A served probability below this counts as this: what was called impossible and came costs 13.8 nats, not infinity."""
@@ -128,15 +129,12 @@ class Log:
         return found
 
     def _meant(self, table: pa.Table) -> NDArray[np.object_]:
-        """Say whom a request was meant for that a fallback answered; '' for others, and from before this stage."""
+        """Say whom a request was meant for that a fallback answered; '' for others, and other versions."""
         found = np.full(table.num_rows, "", dtype=object)
-        arms, times = table["_arm"].to_pylist(), table["_at"].to_pylist()
-        keys, requests = table["_key"].to_pylist(), table["_request"].to_pylist()
-        share = 0.0 if self.state.mode == "shadow" else self.state.share
-        for place, arm in enumerate(arms):
-            if arm == "fallback" and times[place] >= self.state.since:
-                key = requests[place] if keys[place] is None else keys[place]
-                found[place] = arm_of(key, self.state.salt, share)
+        numbers: dict[int | None, Arm] = {self.state.champion: "champion", self.state.version: "challenger"}
+        for row in np.flatnonzero(np.array(table["_arm"].to_pylist(), dtype=object) == "fallback").tolist():
+            asked = _decoded(table["_question"][row].as_py()) or {}
+            found[row] = numbers.get((asked.get("fallback") or {}).get("instead_of"), "")
         return found
 
     # -- what it was worth

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnpipe.release.arms import place
 from bnpipe.release.canary import CanaryState
-from bnpipe.serving.routing import Canary, choose_arm, is_shadowed
+from bnpipe.serving.routing import Canary, choose_arm, is_shadowed, place
 
 TENTH = Canary(version=7, share=0.1, salt="flights:7:1")
 

@@ -102,10 +102,15 @@ class Service:
             arm = choose_arm(key, canary)
             fallback = arm == "challenger" and failing
             version = canary.version if canary is not None and arm == "challenger" else champion.number
-            answer = said[champion.number if fallback else version][place]
+            instead = {"instead_of": version, "reason": "it rests"} if fallback else None
+            version = champion.number if fallback else version
+            answer = said[version][place]
             if mangle is not None and arm == "challenger":
                 answer = mangle(answer)
-            records.append(self._record(request, at, version, "fallback" if fallback else arm, key, cells, answer))
+            record = self._record(request, at, version, "fallback" if fallback else arm, key, cells, answer)
+            if instead is not None:
+                record.question["fallback"] = instead
+            records.append(record)
             if canary is not None and is_shadowed(key, canary):
                 records.append(
                     self._record(request, at, canary.version, "shadow", key, cells, said[canary.version][place])
