@@ -20,11 +20,16 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from bnpipe.serving.shedding import RESPONSE, Shedding
+
 _HESITATION: Final = 0.0003
 """Seconds, for each connection held."""
 _LONGEST: Final = 0.003
 _SHARE: Final = 8
 """Of the connections held, one in so many is taken at a time, so that thousands do not come one by one."""
+_LATE: Final = 0.005
+"""Seconds by which the event loop lags when there is too much to do: then all who wait are taken, to be turned away."""
+_ALL: Final = 1000
 _LIFETIME: Final = 60.0
 """Seconds after which a connection ends with its next answer; each has between half and one and a half of it."""
 _NO_ROOM: Final = 0.5
@@ -45,15 +50,17 @@ class Server(uvicorn.Server):
         Non-blocking; stays the caller's.
     alone : bool
         Whether there is no other worker, so no reason to hesitate.
+    app : Shedding
+        The same as the config's.
     began : callable
         Called when connections are accepted.
     """
 
     def __init__(
-        self, config: uvicorn.Config, listening: socket.socket, *, alone: bool, began: Callable[[], None]
+        self, config: uvicorn.Config, listening: socket.socket, app: Shedding, *, alone: bool, began: Callable[[], None]
     ) -> None:
         super().__init__(config)
-        self.listening, self.alone, self.began = listening, alone, began
+        self.listening, self.app, self.alone, self.began = listening, app, alone, began
         self._accepting = False
         self._arriving: set[asyncio.Task[Any]] = set()
 
@@ -84,14 +91,17 @@ class Server(uvicorn.Server):
         loop.remove_reader(self.listening.fileno())
         held = 0 if self.alone else len(self.server_state.connections)
         if held:
-            loop.call_later(min(held * _HESITATION, _LONGEST), self._take, 1 + held // _SHARE)
+            due = loop.time() + min(held * _HESITATION, _LONGEST)
+            loop.call_at(due, self._take, 1 + held // _SHARE, due)
         else:
-            self._take(_SHARE if self.alone else 1)
+            self._take(_ALL if self.alone else 1, loop.time())
 
-    def _take(self, most: int) -> None:
+    def _take(self, most: int, due: float) -> None:
         """Accept up to so many connections, then wait for others."""
         if not self._accepting:
             return
+        if asyncio.get_running_loop().time() > due + _LATE:
+            most = _ALL
         pause = 0.0
         for _ in range(most):
             try:
@@ -117,18 +127,47 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._arriving.discard)
 
     def _protocol(self) -> asyncio.Protocol:
-        return _Connection(self.config, self.server_state, self.lifespan.state)
+        return Connection(self.config, self.server_state, self.lifespan.state, self.app)
 
 
-class _Connection(HttpToolsProtocol):
-    """Uvicorn's connection, but not for ever."""
+class Connection(HttpToolsProtocol):
+    """Uvicorn's connection, but not for ever; questions beyond what may be held are turned away where they are read.
 
-    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+    The check of :class:`Shedding` comes too late for those that arrive in one turn of the event loop: by then each has
+    a task, and those that are accepted wait until the others have had their turn.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], app: Shedding
+    ) -> None:
         super().__init__(config, server_state, app_state)
+        self.shedding, self._turned_away = app, False
         self._end = self.loop.time() + _LIFETIME * random.uniform(0.5, 1.5)
 
     def on_headers_complete(self) -> None:
         """Begin to answer; the last time, say so."""
+        free = self.cycle is None or self.cycle.response_complete
+        full = len(self.tasks) >= self.shedding.most
+        if full and free and not self.expect_100_continue and self.parser.get_method() == b"POST":
+            self._turned_away = True
+            return
         super().on_headers_complete()
         if self.loop.time() > self._end:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        if not self._turned_away:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Turn away now that the next request can be told from this one."""
+        if not self._turned_away:
+            super().on_message_complete()
+            return
+        self._turned_away = False
+        self.shedding.observer.shed()
+        self.transport.write(RESPONSE)
+        if not self.parser.should_keep_alive():
+            self.transport.close()
+        self.on_response_complete()

@@ -20,6 +20,11 @@ _HEADERS: Final = [
     (b"content-length", str(len(_BODY)).encode()),
     (b"retry-after", b"1"),
 ]
+RESPONSE: Final = b"HTTP/1.1 503 Service Unavailable\r\n%s\r\n%s" % (
+    b"".join(b"%s: %s\r\n" % header for header in _HEADERS),
+    _BODY,
+)
+"""The same, for who writes to the connection itself."""
 
 
 class Shedding:

@@ -74,7 +74,7 @@ def main() -> int:
     )
     listening = socket.socket(fileno=order.socket)
     listening.setblocking(False)
-    server = Server(config, listening, alone=spec.workers == 1, began=lambda: tell_ready(sys.argv[1]))
+    server = Server(config, listening, app, alone=spec.workers == 1, began=lambda: tell_ready(sys.argv[1]))
 
     def stop() -> None:
         server.should_exit = True
