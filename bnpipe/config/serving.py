@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
@@ -11,10 +11,11 @@ from bnpipe.config.loading import explain, read_document, spec_error
 from bnpipe.config.scalars import Part
 from bnpipe.config.settings import Settings
 from bnpipe.config.yaml_lines import YamlError
-from bnpipe.errors import SpecError
+from bnpipe.errors import SettingsError, SpecError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")]
 Scope = Literal["ask", "feedback", "operate"]
+METRICS_CLIENT: Final = "metrics"
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 
 
@@ -29,7 +30,9 @@ class LimitsSpec(Part):
         default=2**22, ge=1, description="Cells of the largest clique of a network that is taken into service."
     )
     cost: float = Field(
-        default=1e9, gt=0.0, description="Cells that one question may touch: rows times the cells of its messages."
+        default=4e9,
+        gt=0.0,
+        description="What one question may cost, in cells of messages; a core touches some 2e9 of them a second.",
     )
 
 
@@ -164,6 +167,23 @@ class ServingSpec(Part):
     def served(self, model: str) -> ServedModelSpec:
         """How a model is served."""
         return self.models.get(model, self.defaults)
+
+
+def with_metrics_key(spec: ServingSpec, key_sha256: str) -> ServingSpec:
+    """Add a client ``metrics`` that may read the metrics and ask nothing.
+
+    Raises
+    ------
+    SettingsError
+        The file has one of that name.
+    """
+    if any(client.name == METRICS_CLIENT for client in spec.clients):
+        raise SettingsError(
+            f"clients: there is one called {METRICS_CLIENT!r}, which is the name of BNPIPE_METRICS_KEY; "
+            "give it another, or leave the variable out"
+        )
+    client = ClientSpec(name=METRICS_CLIENT, key_sha256=key_sha256, models=(), scopes=("operate",))
+    return spec.model_copy(update={"clients": (*spec.clients, client)})
 
 
 def cache_folder(spec: ServingSpec, settings: Settings) -> Path:

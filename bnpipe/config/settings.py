@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _MLFLOW_SCHEMES: Final = frozenset(
     {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "uc"}
 )
+_SHORTEST_KEY: Final = 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Settings:
         BNPIPE_ANSWERS: folder of the log of answers; ``answers`` in the store, or in ``.bnpipe`` if that is no folder.
     connections : Mapping
         BNPIPE_CONN_* as they are; never shown.
+    metrics_key : str
+        BNPIPE_METRICS_KEY: a key that reads the service's metrics and may do nothing else; '' is none. Never shown.
     """
 
     models: Path
@@ -44,6 +47,7 @@ class Settings:
     tracking_uri: str
     answers: Path
     connections: Mapping[str, str] = field(default_factory=dict, repr=False)
+    metrics_key: str = field(default="", repr=False)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ, *, base: Path | None = None) -> Settings:
@@ -64,6 +68,7 @@ class Settings:
             tracking_uri=_tracking_uri(given.get("MLFLOW_TRACKING_URI", "sqlite:///.bnpipe/mlflow.db"), base),
             answers=_folder(given, "BNPIPE_ANSWERS", _own_folder(store, base) / "answers", base),
             connections={key: value for key, value in given.items() if key.startswith("BNPIPE_CONN_")},
+            metrics_key=_key(given, "BNPIPE_METRICS_KEY"),
         )
 
     def own_folder(self, name: str) -> Path:
@@ -100,6 +105,13 @@ def _folder(given: Mapping[str, str], variable: str, default: Path, base: Path) 
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{variable}: {folder} is a file; give a folder")
     return folder
+
+
+def _key(given: Mapping[str, str], variable: str) -> str:
+    value = given.get(variable, "")
+    if value and len(value) < _SHORTEST_KEY:
+        raise SettingsError(f"{variable} has {len(value)} characters, at least {_SHORTEST_KEY} are needed")
+    return value
 
 
 def _own_folder(store: str, base: Path) -> Path:

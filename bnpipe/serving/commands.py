@@ -7,7 +7,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from bnpipe.config.serving import ServingSpec, load_serving
+from bnpipe.config import Settings
+from bnpipe.config.serving import ServingSpec, load_serving, with_metrics_key
 from bnpipe.errors import SettingsError
 from bnpipe.serving.access import hash_key, new_key
 from bnpipe.serving.server import run
@@ -30,10 +31,12 @@ def serve(
     def read() -> ServingSpec:
         spec = load_serving(config or DEFAULT) if config is not None or DEFAULT.exists() else ServingSpec()
         try:
-            return ServingSpec.model_validate({**spec.model_dump(), **changes})
+            spec = ServingSpec.model_validate({**spec.model_dump(), **changes})
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
             raise SettingsError(f"--{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
+        key = Settings.from_environ().metrics_key
+        return with_metrics_key(spec, hash_key(key)) if key else spec
 
     return run(read(), read)
 

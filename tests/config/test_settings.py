@@ -55,6 +55,7 @@ def test_the_store_may_be_a_uri():
         ("BNPIPE_MODELS", __file__, "BNPIPE_MODELS: .* is a file; give a folder"),
         ("BNPIPE_DATA", __file__, "BNPIPE_DATA: .* is a file"),
         ("BNPIPE_STORE", __file__, "BNPIPE_STORE: .* is a file"),
+        ("BNPIPE_METRICS_KEY", "hunter2", "BNPIPE_METRICS_KEY has 7 characters, at least 20 are needed"),
     ],
 )
 def test_what_cannot_be_meant_is_told_with_its_variable(variable, value, message):
@@ -86,3 +87,10 @@ def test_no_secret_is_shown():
         assert "secret" not in text
         assert "BNPIPE_CONN_CLAIMS" in text
     assert hide_secrets("s3://bucket/x?region=eu") == "s3://bucket/x?region=eu"
+
+
+def test_the_key_for_the_metrics_is_not_shown():
+    """It is a secret like any other."""
+    settings = Settings.from_environ({"BNPIPE_METRICS_KEY": "0123456789-0123456789"})
+    assert settings.metrics_key == "0123456789-0123456789"
+    assert "0123456789" not in repr(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,11 @@ class Deployment:
         return f"http://127.0.0.1:{self.variables['AIRFLOW_PORT']}"
 
     @property
+    def serve(self) -> str:
+        """The service's address."""
+        return f"http://127.0.0.1:{self.variables['SERVE_LISTEN_PORT']}"
+
+    @property
     def mlflow(self) -> str:
         """MLflow's address."""
         return f"http://127.0.0.1:{self.variables['MLFLOW_PORT']}"
@@ -56,6 +62,7 @@ def env_file(tmp_path: Path) -> Iterator[Path]:
     server = urlsplit(POSTGRES)
     name = f"bnpipe_test_{secrets.token_hex(4)}"
     airflow_port = free_port(0)
+    mlflow_port = free_port(0, taken=[airflow_port])
     settings = {
         "POSTGRES_HOST": server.hostname,
         "POSTGRES_PORT": server.port or 5432,
@@ -69,8 +76,9 @@ def env_file(tmp_path: Path) -> Iterator[Path]:
         "AIRFLOW_PUBLIC_URL": f"http://127.0.0.1:{airflow_port}",
         "AIRFLOW_API_WORKERS": 1,
         "MLFLOW_HOST": "127.0.0.1",
-        "MLFLOW_PORT": free_port(0, taken=[airflow_port]),
+        "MLFLOW_PORT": mlflow_port,
         "MLFLOW_WORKERS": 1,
+        "SERVE_LISTEN_PORT": free_port(0, taken=[airflow_port, mlflow_port]),
         "BNPIPE_HOME": tmp_path / "home",
         "BNPIPE_STATE": tmp_path / "state",
         "BNPIPE_STORE": tmp_path / "state" / "store",
@@ -83,24 +91,24 @@ def env_file(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def deployment(env_file: Path, tmp_path: Path) -> Iterator[Deployment]:
-    """The whole file but its Postgres, up and healthy, with the example whose rows lie in a package."""
+    """The whole file but its Postgres, Prometheus and Grafana, up, with the example whose rows lie in a package."""
     variables = read_env_file(env_file)
     home, state = Path(variables["BNPIPE_HOME"]), Path(variables["BNPIPE_STATE"])
     (home / "config" / "models").mkdir(parents=True)
-    for name in ("config/models/health_plan.yaml", "dags", "deploy", "plugins"):
+    for name in ("config/models/health_plan.yaml", "config/serving.yaml", "dags", "deploy", "plugins"):
         (home / name).symlink_to(ROOT / name)
     state.mkdir()
     stack = Stack(read(ROOT / "docker-compose.yaml", variables), tmp_path / "run", process_environment(tmp_path))
     try:
-        stack.up(given={"postgres"}, timeout=240)
+        stack.up(given={"postgres", "prometheus", "grafana"}, timeout=240)
         yield Deployment(variables, stack)
     finally:
         stack.processes.stop()
 
 
 @pytest.mark.timeout(600)
-def test_a_retrain_over_rest_promotes_a_version(deployment: Deployment):
-    """Logins hold, nothing listens beyond this machine, and a run started over REST ends with a champion."""
+def test_a_retrain_over_rest_promotes_a_version_that_answers(deployment: Deployment):
+    """Logins hold, nothing listens beyond this machine; a run started over REST ends with a champion, which answers."""
     variables = deployment.variables
     _assert_only_local()
     _assert_logins_hold(deployment)
@@ -117,6 +125,33 @@ def test_a_retrain_over_rest_promotes_a_version(deployment: Deployment):
     assert tags["bnpipe.verdict"] == "pass"
     assert tags["bnpipe.airflow_run"].endswith("by_hand")
     assert champion["source"].startswith(("models:/", "mlflow-artifacts:/"))
+    _assert_it_answers(deployment)
+
+
+def _assert_it_answers(deployment: Deployment) -> None:
+    """The service takes the champion over, answers, and lets the key for the metrics read them and nothing else."""
+    end = time.monotonic() + 60
+    while requests.get(f"{deployment.serve}/ready", timeout=10).status_code != 200:
+        assert time.monotonic() < end, "the champion is not served"
+        time.sleep(0.5)
+    reader = ("serve", deployment.variables["MLFLOW_READER_PASSWORD"])
+    moved = requests.post(
+        f"{deployment.mlflow}/api/2.0/mlflow/registered-models/alias",
+        json={"name": "health_plan", "alias": "challenger", "version": "1"},
+        auth=reader,
+        timeout=10,
+    )
+    assert moved.status_code == 403, moved.text
+    question = f"{deployment.serve}/v1/models/health_plan/posterior"
+    answer = requests.post(question, json={"rows": [{}]}, timeout=10)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["version"] == 1
+    key = {"Authorization": f"Bearer {deployment.variables['BNPIPE_METRICS_KEY']}"}
+    assert requests.post(question, json={"rows": [{}]}, headers=key, timeout=10).status_code == 403
+    metrics = requests.get(f"{deployment.serve}/metrics", headers=key, timeout=10)
+    assert metrics.status_code == 200
+    assert 'role="champion"} 1.0' in metrics.text
+    assert requests.get(f"{deployment.serve}/metrics", headers={"X-API-Key": "another"}, timeout=10).status_code == 401
 
 
 def _mlflow(deployment: Deployment, path: str, **options: Any) -> requests.Response:
@@ -131,6 +166,8 @@ def _assert_logins_hold(deployment: Deployment) -> None:
     assert _mlflow(deployment, path, auth=None).status_code == 401
     assert _mlflow(deployment, path, auth=("admin", "password1234")).status_code == 401
     assert _mlflow(deployment, path, headers={"Host": "evil.example"}).status_code == 403
+    reader = ("serve", deployment.variables["MLFLOW_READER_PASSWORD"])
+    assert _mlflow(deployment, path, auth=reader).status_code == 200
     assert requests.get(f"{deployment.airflow}/api/v2/dags", timeout=10).status_code == 401
     with pytest.raises(PlatformError, match="401"):
         AirflowClient(deployment.airflow, "admin", "admin").runs("bn_train__health_plan")

@@ -65,9 +65,10 @@ def test_images_are_pinned_to_a_patch_release():
     compose = interpolate(yaml.safe_load(COMPOSE.read_text().replace(":?", ":-")), {})
     images = {service["image"] for service in compose["services"].values() if "build" not in service}
     images |= set(re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE))
-    assert len(images) == 2
+    assert len(images) == 4
     for image in images:
-        assert re.fullmatch(r"[a-z]+:\d+\.\d+(\.\d+)?-[a-z-]+", image), image
+        debian, patch = r"[a-z]+:\d+\.\d+(\.\d+)?-[a-z-]+", r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+"
+        assert re.fullmatch(f"{debian}|{patch}", image), image
 
 
 def test_no_service_starts_without_its_secrets():
@@ -98,7 +99,8 @@ def test_services_heal_and_stay_private(variables: dict[str, str]):
         assert service["restart"] == "unless-stopped", name
         assert service["healthcheck"]["test"], name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
-    for name in ("mlflow", "airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"):
+    airflow = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+    for name in ("mlflow", *airflow, "serve", "prometheus", "grafana"):
         assert raw[name]["cap_drop"] == ["ALL"]
     assert re.search(r"^USER \d+:\d+$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
 
@@ -126,6 +128,42 @@ def test_a_path_named_by_the_compose_file_is_in_the_repository(variables: dict[s
         assert (ROOT / word.removeprefix(home)).exists(), word
     copied = re.findall(r"(?m)^COPY (\w+)/ /opt/bnpipe/", (ROOT / "deploy/Dockerfile").read_text())
     assert {word.removeprefix(home).split("/")[0] for word in words} <= set(copied)
+
+
+def test_each_image_is_built_from_a_lock_that_is_there():
+    """LOCK names a file of requirements, another for each image."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"].values()
+    locks = {service["image"]: service["build"]["args"]["LOCK"] for service in services if "build" in service}
+    assert len(set(locks.values())) == len(locks) == 3
+    for lock in locks.values():
+        assert (ROOT / "requirements" / f"{lock}.txt").exists(), lock
+
+
+def test_the_service_may_only_read_the_registry(variables: dict[str, str]):
+    """What listens to applications holds nobody's password but its own, which is not an administrator's."""
+    serve = read(COMPOSE, variables)["serve"]
+    assert serve.environment["MLFLOW_TRACKING_PASSWORD"] == variables["MLFLOW_READER_PASSWORD"]
+    own = {"MLFLOW_READER_PASSWORD", "BNPIPE_METRICS_KEY"}
+    others = {value for name, value in variables.items() if name not in own and len(value) > 20}
+    assert not others & set(serve.environment.values())
+
+
+def test_prometheus_and_grafana_tell_nobody(variables: dict[str, str]):
+    """Nothing phones home, nobody enters without a login, and the key for the metrics is in a file, in no command."""
+    raw = interpolate(yaml.safe_load(COMPOSE.read_text()), variables)
+    grafana, prometheus = raw["services"]["grafana"], raw["services"]["prometheus"]
+    for switch in ("REPORTING_ENABLED", "CHECK_FOR_UPDATES", "CHECK_FOR_PLUGIN_UPDATES"):
+        assert grafana["environment"][f"GF_ANALYTICS_{switch}"] == "false"
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == variables["GRAFANA_ADMIN_PASSWORD"]
+    assert raw["secrets"]["metrics-key"] == {"environment": "BNPIPE_METRICS_KEY"}
+    assert prometheus["secrets"] == ["metrics-key"]
+    assert variables["BNPIPE_METRICS_KEY"] not in str(prometheus)
+    config = yaml.safe_load((ROOT / "config/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    assert config["authorization"] == {"credentials_file": "/run/secrets/metrics-key"}
+    assert config["static_configs"] == [{"targets": ["serve:8800"]}]
+    assert config["job_name"] == "bnpipe"  # the rules ask for it
+    assert "--port=8800" in read(COMPOSE, variables)["serve"].command
 
 
 def test_git_ignores_the_real_env_file():

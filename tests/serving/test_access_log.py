@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 from otlp_receiver import receiver
-from watched import ASKING_KEY, KEY, garden, lay_out, serving
+from watched import ASKING_KEY, KEY, METRICS_KEY, garden, lay_out, serving
 
 from bnpipe.config.serving import LogSpec
 from bnpipe.serving.access_log import AccessLog
@@ -125,7 +125,7 @@ def test_neither_rows_nor_keys_leave_by_logs_metrics_or_traces(tmp_path: Path):
     assert {line["caller"] for line in access if "caller" in line} == {"watcher", "asker"}
     assert len(collector.spans()) > len(statuses)
     sent = b"".join(collector.bodies).decode("utf-8", "replace")
-    for secret in (CANARY, "7231", KEY, ASKING_KEY):
+    for secret in (CANARY, "7231", KEY, ASKING_KEY, METRICS_KEY):
         assert secret not in written
         assert secret not in metrics
         assert secret not in sent

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from watched import KEY, Served, garden, lay_out, serving
+from watched import METRICS_KEY, Served, garden, lay_out, serving
 
 from bnpipe.demo.processes import free_port
 from bnpipe.serving.routing import Canary
@@ -218,7 +218,7 @@ def test_expressions_have_answers_on_a_scraped_service(scraped: Scraped, tmp_pat
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(RULES)]
     (job,) = config["scrape_configs"]
-    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "key").write_text(METRICS_KEY)
     job["authorization"]["credentials_file"] = str(tmp_path / "key")
     job["static_configs"] = [{"targets": [scraped.served.address.removeprefix("http://")]}]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))

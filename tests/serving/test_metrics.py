@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import requests
 from prometheus_client import CollectorRegistry
-from watched import ASKING_KEY, Served, garden, lay_out, serving, shelf_of
+from watched import ASKING_KEY, METRICS_KEY, Served, garden, lay_out, serving, shelf_of
 
 from bnpipe.answers.records import Record
 from bnpipe.config.serving import BreakerSpec, ServingSpec
@@ -366,9 +366,12 @@ def test_a_killed_worker_takes_no_count_with_it(tmp_path: Path):
         assert total(served, "bnpipe_rows_total") == 20
         served.ask("posterior", {"rain": "yes"})
         served.wait_for(lambda: total(served, "bnpipe_rows_total") == 21)
-        mere = requests.get(f"{served.address}/metrics", headers={"X-API-Key": ASKING_KEY}, timeout=20)
-        assert mere.status_code == 403
-        assert "bnpipe_" not in mere.text
+        merely_asking = requests.get(f"{served.address}/metrics", headers={"X-API-Key": ASKING_KEY}, timeout=20)
+        assert merely_asking.status_code == 403
+        assert "bnpipe_" not in merely_asking.text
+        question = f"{served.address}/v1/models/garden/posterior"
+        merely_reading = requests.post(question, json={"rows": [{}]}, headers={"X-API-Key": METRICS_KEY}, timeout=20)
+        assert merely_reading.status_code == 403
         text = served.metrics()
         assert values(text, "bnpipe_registry_up") == {"": 0.0}
         assert values(text, "bnpipe_journal_records_total") == {"": 21.0}

@@ -35,6 +35,7 @@ from bnpipe.serving.situation import (
 )
 
 KEY = "bnp_a-key-that-must-never-be-logged"
+METRICS_KEY = "one-that-reads-the-metrics-and-no-more"
 ASKING_KEY = "bnp_one-that-may-ask-and-no-more"
 
 
@@ -99,7 +100,8 @@ class Served:
 
     def metrics(self) -> str:
         """Ask for the metrics, over a connection of its own: any worker may answer."""
-        found = requests.get(f"{self.address}/metrics", headers=self.headers(), timeout=20)
+        headers = {"Authorization": f"Bearer {METRICS_KEY}"}
+        found = requests.get(f"{self.address}/metrics", headers=headers, timeout=20)
         assert found.status_code == 200, found.text
         return found.text
 
@@ -140,7 +142,12 @@ def serving(folder: Path, cache: Path, **settings: Any) -> Iterator[Served]:
     spec = {"port": 0, "cache": str(cache), "answers": {"folder": str(folder / "answers")}, "clients": clients}
     config, log = folder / "serving.yaml", folder / "serve.log"
     config.write_text(json.dumps({**spec, **settings}))  # JSON is YAML
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "BNPIPE_LOG_LEVEL": "INFO"}
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "BNPIPE_METRICS_KEY": METRICS_KEY,
+        "BNPIPE_LOG_LEVEL": "INFO",
+    }
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "bnpipe.cli", "serve", "--config", str(config)],
