@@ -24,7 +24,12 @@ class LimitsSpec(Part):
 
     body: int = Field(default=8_000_000, ge=1000, description="Bytes of a body.")
     rows: int = Field(default=10_000, ge=1, description="Rows of a question.")
-    waiting: int = Field(default=64, ge=1, description="Requests a worker holds at once; more get 503.")
+    waiting: int = Field(
+        default=16,
+        ge=1,
+        description="Requests a worker holds at once; more get 503. What is held waits for all before it: more means "
+        "fewer refusals and longer waits.",
+    )
     deadline: Seconds = Field(default=2.0, description="Seconds in which an answer is worth giving; later is 504.")
     clique_cells: int = Field(
         default=2**22, ge=1, description="Cells of the largest clique of a network that is taken into service."
