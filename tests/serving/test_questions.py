@@ -1,0 +1,79 @@
+"""Bodies are decoded strictly; what is wrong is said with its place, and never with a row's values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bnpipe.errors import QuestionError
+from bnpipe.serving.problems import problem_of
+from bnpipe.serving.questions import read_feedback, read_question
+
+
+def read(body: str | bytes) -> Any:
+    """Decode a question."""
+    return read_question(body if isinstance(body, bytes) else body.encode(), most_rows=10)
+
+
+def test_a_question() -> None:
+    """Cells keep their types; what may be left out may be."""
+    found = read('{"rows": [{"a": 1, "b": 1.0, "c": true, "d": null, "e": "x: y"}], "targets": ["t"], "key": "k:1"}')
+    assert found.rows == [{"a": 1, "b": 1.0, "c": True, "d": None, "e": "x: y"}]
+    assert [type(value) for value in found.rows[0].values()] == [int, float, bool, type(None), str]
+    assert (found.targets, found.interval, found.abstain_below, found.key) == (("t",), None, None, "k:1")
+    assert read('{"rows": [{}], "targets": null, "interval": null}').targets is None
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "at"),
+    [
+        ('{"rows": [{"a": [1]}]}', "Expected", "rows[0][...]"),
+        ('{"rows": [{}, 3]}', "Expected `object`", "rows[1]"),
+        ('{"rows": []}', "at least one row", "rows"),
+        ("{}", "missing required field `rows`", ""),
+        ('{"rows": [{}], "interval": 1.5}', "got 1.5", "interval"),
+        ('{"rows": [{}], "target": ["x"]}', "unknown field `target`", ""),
+        ('{"rows": [' + "{}," * 10 + "{}]}", "11 rows, 10 are allowed", "rows"),
+        ('{"rows": [{"a": 1, "a": 1}]}', "keys given twice: a", ""),
+        ('{"rows": [{"a": "::"}], "rows": [{}]}', "keys given twice: rows", ""),
+        ('{"rows": [{"a": NaN}]}', "not JSON", ""),
+    ],
+)
+def test_what_is_wrong_is_said(body: str, says: str, at: str) -> None:
+    """What was received, what is allowed, and where."""
+    with pytest.raises(QuestionError, match=says.replace("[", r"\[")) as refused:
+        read(body)
+    assert refused.value.at == at
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_colons_in_texts_do_not_confuse() -> None:
+    """A key given twice is found however many colons the values have, and only then."""
+    assert read('{"rows": [{"a": "1:2:3", "b": ":"}]}').rows[0]["a"] == "1:2:3"
+    with pytest.raises(QuestionError, match="twice"):
+        read('{"rows": [{"a": ":", "a": ""}]}')
+
+
+def test_values_are_not_repeated_in_errors() -> None:
+    """An error of decoding names the place, not what stood there."""
+    for body in ('{"rows": [{"a": ["secret"]}]}', '{"rows": ["secret"]}', '{"rows": [{"a": "secret}]}'):
+        with pytest.raises(QuestionError) as refused:
+            read(body)
+        problem, _ = problem_of(refused.value)
+        assert "secret" not in repr(problem)
+
+
+def test_feedback() -> None:
+    """One or a list; rows from 0, at least one label."""
+    one = {"model": "m", "request_id": "r", "labels": {"late": True}}
+    (found,) = read_feedback(json.dumps(one).encode(), most_rows=10)
+    assert (found.row, found.labels) == (0, {"late": True})
+    assert len(read_feedback(json.dumps([one, {**one, "row": 9}]).encode(), most_rows=10)) == 2
+    for wrong in ({"row": -1}, {"row": 10}, {"labels": {}}, {"request_id": ""}, {"request_id": "x" * 201}, {"x": 1}):
+        with pytest.raises(QuestionError):
+            read_feedback(json.dumps({**one, **wrong}).encode(), most_rows=10)
+    with pytest.raises(QuestionError, match="allowed"):
+        read_feedback(json.dumps([one] * 11).encode(), most_rows=10)
