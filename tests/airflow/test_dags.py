@@ -184,7 +184,7 @@ def test_missing_models_folder_is_an_import_error(models, monkeypatch):
     monkeypatch.setenv("BNPIPE_MODELS", str(models / "nowhere"))
     folder = REPOSITORY / "dags"
     bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
-    assert len(bag.import_errors) == 4
+    assert len(bag.import_errors) == 5
     assert all("BNPIPE_MODELS" in text for text in bag.import_errors.values())
 
 
