@@ -30,7 +30,7 @@ CHANCE: Final = 1e-6
 """Largest probability that a wrong factor hits as many known values."""
 TIGHT: Final = 1e-6
 """Of the largest value: what arithmetic loses."""
-LOOSE: Final = 1e-3
+LOOSE: Final = 5e-4
 """Of the value: what a factor written with four digits loses."""
 
 
@@ -151,29 +151,30 @@ def _suspicions(values: Floats, known: Floats) -> Iterator[Suspicion]:
             continue
         plain, back = _share(values[moved], known, tight), np.sort(back[moved])
         rounded = step / unit.factor
-        allowed = (tight, rounded, rounded + LOOSE * float(np.abs(back).max()))
-        shares = [_share(back, known, distance) for distance in allowed if _beyond_chance(back, known, distance)]
+        allowed = ((tight, 0.0), (rounded, 0.0), (rounded, LOOSE))
+        shares = [_share(back, known, *distance) for distance in allowed if _beyond_chance(back, known, *distance)]
         if shares and plain <= MOST_KNOWN:
             yield Suspicion(unit, (), plain, max(shares))
 
 
-def _beyond_chance(back: Floats, known: Floats, allowed: float) -> bool:
+def _beyond_chance(back: Floats, known: Floats, allowed: float, relative: float) -> bool:
     """Whether enough values are hit, and more than any values of that range would hit on a grid so dense."""
     from scipy.special import bdtrc
 
-    share, (low, high) = _share(back, known, allowed), np.quantile(back, [0.05, 0.95])
+    share, (low, high) = _share(back, known, allowed, relative), np.quantile(back, [0.05, 0.95])
     if share < LEAST_KNOWN_BACK or high <= low:
         return False
     grid = np.concatenate([[low], known[(known > low) & (known < high)], [high]])
-    covered = float(np.minimum(np.diff(grid), 2 * allowed).sum() / (high - low))
+    reach = allowed + relative * np.abs(grid[1:])
+    covered = float(np.minimum(np.diff(grid), 2 * reach).sum() / (high - low))
     return covered <= MOST_COVERED and bool(bdtrc(round(share * back.size) - 1, back.size, covered) < CHANCE)
 
 
-def _share(values: Floats, known: Floats, allowed: float) -> float:
+def _share(values: Floats, known: Floats, allowed: float, relative: float = 0.0) -> float:
     """Give how many known values have one of the distinct `values` as near as allowed, by the number of these."""
     after = np.clip(np.searchsorted(known, values), 1, known.size - 1)
     nearest = np.where(values - known[after - 1] < known[after] - values, after - 1, after)
-    hit = np.abs(values - known[nearest]) <= allowed
+    hit = np.abs(values - known[nearest]) <= allowed + relative * np.abs(values)
     return float(np.unique(nearest[hit]).size / values.size)
 
 
