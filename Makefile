@@ -1,6 +1,6 @@
 # `make help` lists what there is. Everything is installed into .venv and nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test kernels bench sim demo lock clean
+.PHONY: help setup lint format test kernels bench soak sim demo lock clean
 
 # Without .pyc files every Airflow task takes two seconds more to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -37,6 +37,9 @@ kernels: setup ## The numeric tests with numba's bounds checks, then as plain Py
 
 bench: setup ## Measure beside pgmpy and pyAgrum, write docs/benchmarks.md (half an hour, quiet machine); ARGS names parts
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: setup ## The service under load for ten minutes while versions change, written to docs/soak.md; ARGS="--seconds 60"
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 sim: setup ## What drift test, decisions and intervals do where the truth is known, written to docs/ (two hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.characteristics $(ARGS)

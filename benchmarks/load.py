@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -64,7 +64,7 @@ class Load:
     @property
     def good(self) -> NDArray[np.bool_]:
         """Which were answered with 200."""
-        return self.status == 200
+        return np.equal(self.status, 200)
 
     @property
     def per_second(self) -> float:
@@ -113,8 +113,21 @@ async def closed_loop(
     seconds: float = float("inf"),
     count: int | None = None,
     ids: bool = False,
+    until: Callable[[], bool] | None = None,
 ) -> Load:
-    """Ask with so many clients at once, for some seconds or a number of requests; who loses a connection reconnects."""
+    """Ask with so many clients at once; who loses a connection reconnects.
+
+    Parameters
+    ----------
+    address, requests
+    clients : int
+    seconds, count : float, int
+        When to end: after a time, or so many requests.
+    ids : bool
+        Whether to keep what the service called the requests it answered.
+    until : callable, optional
+        Goes on after `seconds` until this is true.
+    """
     record = _Record(itertools.cycle(requests), ids)
     left = iter(range(count)) if count is not None else itertools.count()
     end = time.monotonic() + seconds
@@ -122,8 +135,8 @@ async def closed_loop(
     async def client() -> None:
         connection = None
         for _ in left:
-            if time.monotonic() >= end:
-                return
+            if time.monotonic() >= end and (until is None or until()):
+                break
             connection = await _ask(record, connection, address, time.monotonic())
         if connection is not None:
             connection.close()
@@ -203,7 +216,7 @@ async def _ask(record: _Record, connection: _Connection | None, address: Address
             record.add(due, BROKEN)
             await asyncio.sleep(0.01)  # nobody listens: not at full speed
             return None
-        connection = cast(_Connection, made)
+        connection = made
         record.connections += 1
     answer = await connection.ask(next(record.requests))
     status = int(answer[9:12]) if answer else BROKEN
