@@ -174,7 +174,7 @@ def _release_commands(add: Add) -> None:
 
 def _canary_commands(add: Add) -> None:
     canary = add("canary", _canary_status, "let a version answer a part of the requests, and more as it proves itself")
-    canary.add_argument("name", help="a network of BNPIPE_MODELS, or the path of a spec")
+    canary.add_argument("name", help="a network of BNPIPE_MODELS")
     verbs = canary.add_subparsers(required=True, metavar="start|step|halt|status")
 
     start = verbs.add_parser("start", help="begin with the first stage")

@@ -70,15 +70,16 @@ class Canaries(Versions, Freezing):
     """What :class:`bnpipe.registry.Registry` does with canaries."""
 
     def canary(self, model: str) -> CanaryState | None:
-        """Give the canary that is running, None if there is none, or no such model. Changes nothing."""
-        try:
-            tags = self.connection.call("get_registered_model", model).tags
-        except VersionNotFound:
-            return None
-        if CANARY_TAG not in tags or not tags.get(LEDGER_TAG):
-            return None
-        last = _last(_read_entries(model, self.ledger.params(tags[LEDGER_TAG])))
-        return last.state if last is not None and last.state.running else None
+        """Give the canary by which requests are routed, None if there is none, or no such model. Changes nothing.
+
+        One that was compared with a champion who reigns no more routes nobody, also before its halt is entered.
+        """
+        state, champion = self._open(model)
+        return state if state is not None and state.champion == champion else None
+
+    def open_canary(self, model: str) -> CanaryState | None:
+        """Give the canary that has not been ended yet, whoever is champion; None as for :meth:`canary`."""
+        return self._open(model)[0]
 
     def canary_entries(self, model: str) -> tuple[CanaryEntry, ...]:
         """Give every change of the model's canaries, oldest first.
@@ -268,6 +269,19 @@ class Canaries(Versions, Freezing):
             raise PromotionRefused(f"{name_version(version)} of {model!r} is barred: {bar or 'no reason given'}")
 
     # -- the protocol
+
+    def _open(self, model: str) -> tuple[CanaryState | None, int | None]:
+        """Give the state of a canary that runs and has its tag, and the champion of the moment."""
+        try:
+            found = self.connection.call("get_registered_model", model)
+        except VersionNotFound:
+            return None, None
+        if CANARY_TAG not in found.tags or not found.tags.get(LEDGER_TAG):
+            return None, None
+        last = _last(_read_entries(model, self.ledger.params(found.tags[LEDGER_TAG])))
+        champion = found.aliases.get(CHAMPION)
+        state = last.state if last is not None and last.state.running else None
+        return state, None if champion is None else int(champion)
 
     def _standing(self, model: str, key: str) -> tuple[CanaryEntry | None, CanaryEntry | None]:
         """Give the last entry, and the one that an earlier attempt wrote under this key, with the tag mended."""

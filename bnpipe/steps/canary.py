@@ -141,7 +141,7 @@ def canary_step(
     mine = stopped or next((entry for entry in entries if key and entry.key == key), None)
     if mine is not None:
         return _entered(mine)
-    state = registry.canary(model)
+    state = registry.open_canary(model)
     if state is None:
         return CanaryStep("none", None, 0.0, f"no canary of {model} is running")
     now = now or datetime.now(UTC)

@@ -33,7 +33,7 @@ def start(registry: Registry, model: str, version: int = 2, **options: object) -
 
 
 def go(registry: Registry, model: str, decision: CanaryDecision = GO, key: str = "", **options: object) -> CanaryEntry:
-    state = options.get("state") or registry.canary(model)
+    state = options.get("state") or registry.open_canary(model)
     assert isinstance(state, CanaryState)
     return registry.move_canary(model, state, decision, policy=POLICY, actor="schedule", key=key)
 
@@ -74,6 +74,17 @@ def test_from_one_percent_to_its_end(registry: Registry, reigning: str) -> None:
         "version 2 answers 0.5 of the requests, version 1 the rest, by schedule: not worse",
         "canary of version 2 promoted, by schedule: not worse",
     ]
+
+
+def test_another_champion_ends_the_routing_at_once(registry: Registry, reigning: str) -> None:
+    """Whoever moves the champion, a canary compared with the one before routes nobody; it is still to be halted."""
+    state = start(registry, reigning).state
+    registry.connection.client.set_registered_model_alias(reigning, "champion", "3")
+    assert registry.canary(reigning) is None
+    assert registry.open_canary(reigning) == state
+    registry.connection.client.delete_registered_model_alias(reigning, "champion")
+    assert registry.canary(reigning) is None
+    assert registry.halt_canary(reigning, actor="eve", reason="?") is not None
 
 
 def test_shadowing_comes_before_the_first_stage(registry: Registry, reigning: str) -> None:
