@@ -1,4 +1,4 @@
-"""Write ``docs/model.schema.json`` and the tables of ``docs/spec.md``: ``python -m bnpipe.config [docs]``."""
+"""Write JSON schemas and tables of keys into the documentation: ``python -m bnpipe.config [docs]``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-from bnpipe.config.json_schema import json_schema
-from bnpipe.config.reference import write_keys
+from bnpipe.config.json_schema import json_schema, serving_schema
+from bnpipe.config.reference import SECTIONS, SERVING, write_keys
 
 
 def main(folder: Path) -> None:
-    """Bring both files in `folder` up to date."""
-    (folder / "model.schema.json").write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
-    page = folder / "spec.md"
-    page.write_text(write_keys(page.read_text(encoding="utf-8")), encoding="utf-8")
+    """Bring the files in `folder` up to date."""
+    for name, schema in (("model", json_schema()), ("serving", serving_schema())):
+        (folder / f"{name}.schema.json").write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
+    for name, sections in (("spec", SECTIONS), ("serving", SERVING)):
+        page = folder / f"{name}.md"
+        page.write_text(write_keys(page.read_text(encoding="utf-8"), sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The JSON schema of a spec, from which editors complete it."""
+"""JSON schemas of a spec and of the serving file, from which editors complete them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from bnpipe.config.serving import ServingSpec
 from bnpipe.config.spec import ModelSpec
 
 
@@ -17,6 +18,15 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "bnpipe network"
     schema["description"] = "One network of bnpipe: where its rows come from, its variables, what it must beat."
+    return schema
+
+
+def serving_schema() -> dict[str, Any]:
+    """Generate the JSON schema of ``config/serving.yaml``."""
+    schema: dict[str, Any] = _plain(_generated(ServingSpec))
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "bnpipe serve"
+    schema["description"] = "Where `bnpipe serve` listens, who may ask, and what it does under strain."
     return schema
 
 

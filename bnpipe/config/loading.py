@@ -147,8 +147,9 @@ def read_document(
     *,
     verbatim: Callable[[yaml_lines.Path], bool] = lambda _: False,
     typed: Callable[[yaml_lines.Path], bool] = lambda _: False,
+    may_be_empty: bool = False,
 ) -> Document:
-    """Read a YAML file that holds a mapping.
+    """Read a YAML file that holds a mapping, or nothing where it may be empty.
 
     Raises
     ------
@@ -156,7 +157,8 @@ def read_document(
         It does not, or is not text.
     """
     document = yaml_lines.read(_text(path), verbatim=verbatim, typed=typed)
-    _check_top(document)
+    if document.value is not None or not may_be_empty:
+        _check_top(document)
     return document
 
 
@@ -240,6 +242,8 @@ def _key(location: tuple[str | int, ...]) -> yaml_lines.Path:
 def wording(key: yaml_lines.Path, found: Mapping[str, Any], model: type[BaseModel] = ModelSpec) -> str:
     """Say in our words what pydantic found at a key: what was given, and what is allowed."""
     kind, got, context = str(found["type"]), found["input"], found.get("ctx", {})
+    if key[-1:] == ("key_sha256",) and isinstance(got, str):
+        got = f"{len(got)} characters"  # perhaps the key itself
     if kind == "extra_forbidden":
         meant = _meant(found, model)
         return f"unknown key; did you mean `{meant}`?" if meant else f"unknown key; allowed are {_list(found, model)}"
@@ -265,6 +269,7 @@ def wording(key: yaml_lines.Path, found: Mapping[str, Any], model: type[BaseMode
 
 _NAMES: Final = {
     r"^[a-z0-9][a-z0-9_-]{0,99}$": "a name has small letters, digits, _ and -, at most 100",
+    "^[0-9a-f]{64}$": "a SHA-256 has 64 digits and letters a to f",
     r"^[A-Za-z][A-Za-z0-9_-]{0,99}$": "a variable's name starts with a letter and has letters, digits, _ and - "
     "(use `column:` for a column of another name)",
 }

@@ -1,15 +1,16 @@
-"""Tables of all keys of a spec, made from the models, for ``docs/spec.md``."""
+"""Tables of all keys, made from the models, for ``docs/spec.md`` and ``docs/serving.md``."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from bnpipe.config import canary, drift, gates, source, spec, variables
+from bnpipe.config import canary, drift, gates, serving, source, spec, variables
 
 START: Final = "<!-- keys: made by `python -m bnpipe.config`, do not edit -->"
 END: Final = "<!-- /keys -->"
@@ -34,9 +35,20 @@ SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("drift.source", source.LiveSourceSpec),
     ("canary", canary.CanarySpec),
 )
+SERVING: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
+    ("Top level", serving.ServingSpec),
+    ("models: each, and defaults", serving.ServedModelSpec),
+    ("clients: each", serving.ClientSpec),
+    ("limits", serving.LimitsSpec),
+    ("batch", serving.BatchSpec),
+    ("breaker", serving.BreakerSpec),
+    ("answers", serving.AnswerLogSpec),
+    ("log", serving.LogSpec),
+    ("tracing", serving.TracingSpec),
+)
 
 
-def write_keys(page: str) -> str:
+def write_keys(page: str, sections: Sequence[tuple[str, type[BaseModel]]] = SECTIONS) -> str:
     """Put the tables between the marks of a page.
 
     Raises
@@ -47,29 +59,39 @@ def write_keys(page: str) -> str:
     if START not in page or END not in page:
         raise ValueError(f"the page lacks {START} or {END}")
     before, after = page.partition(START)[0], page.partition(END)[2]
-    return f"{before}{START}\n\n{tables()}\n{END}{after}"
+    return f"{before}{START}\n\n{tables(sections)}\n{END}{after}"
 
 
-def tables() -> str:
+def tables(sections: Sequence[tuple[str, type[BaseModel]]]) -> str:
     """Write one table a mapping of the YAML."""
-    return "\n".join(f"### {title}\n\n{_table(model)}" for title, model in SECTIONS)
+    return "\n".join(f"### {title}\n\n{_table(model)}" for title, model in sections)
 
 
 def _table(model: type[BaseModel]) -> str:
     rows = [
-        f"| `{name}` | {_default(field)} | {field.description}{_example(field)} |"
+        f"| `{name}` | {_default(field)} | {_meaning(field)}{_example(field)} |"
         for name, field in model.model_fields.items()
         if name in model.__annotations__
     ]
     return "\n".join(["| key | if left out | meaning |", "|---|---|---|", *rows, ""])
 
 
+def _meaning(field: FieldInfo) -> str:
+    """Give a key's own description, else that of the mapping it holds."""
+    if field.description is not None:
+        return field.description
+    model = field.annotation
+    return (model.__doc__ or "").partition("\n")[0] if isinstance(model, type) else ""
+
+
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.default
-    if value is PydanticUndefined or isinstance(value, BaseModel) or value in (None, "", ()):
+    if value is PydanticUndefined or isinstance(value, BaseModel) or value in (None, "", (), {}):
         return "–"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
     text = f"{value}".lower() if isinstance(value, bool) else f"{value}"
     return f"`{text}`"
 

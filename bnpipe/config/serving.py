@@ -7,7 +7,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from bnpipe.config.loading import explain, read_document, spec_error
+from bnpipe.config import yaml_lines
+from bnpipe.config.loading import Problem, explain, read_document, spec_error
 from bnpipe.config.scalars import Part
 from bnpipe.config.settings import Settings
 from bnpipe.config.yaml_lines import YamlError
@@ -75,7 +76,7 @@ class AnswerLogSpec(Part):
 class ClientSpec(Part):
     """One caller and what it may do."""
 
-    name: Name
+    name: Name = Field(description="What logs and `/v1/models` call it.")
     key_sha256: str = Field(
         pattern="^[0-9a-f]{64}$", description="Of its key; `bnpipe serve --new-key NAME` makes one and prints both."
     )
@@ -210,10 +211,14 @@ def load_serving(path: Path) -> ServingSpec:
         With every mistake in `problems`, each as ``file:line: key: message``.
     """
     try:
-        document = read_document(path)
+        document = read_document(path, may_be_empty=True)
     except YamlError as error:
         raise SpecError(f"{path}:{error.line}: {error}") from None
+    problems = [Problem(str(path), line, yaml_lines.show(key), text) for key, line, text in document.problems]
     try:
-        return ServingSpec.model_validate(document.value)
+        spec = ServingSpec.model_validate(document.value or {})
     except ValidationError as error:
-        raise spec_error(list(explain(path, document, error, ServingSpec))) from None
+        raise spec_error([*problems, *explain(path, document, error, ServingSpec)]) from None
+    if problems:
+        raise spec_error(problems)
+    return spec

@@ -22,9 +22,10 @@ def validator():
 def test_the_written_files_are_current(repository, tmp_path):
     """`python -m bnpipe.config` brings them up to date."""
     docs = repository / "docs"
-    (tmp_path / "spec.md").write_text((docs / "spec.md").read_text())
+    for page in ("spec.md", "serving.md"):
+        (tmp_path / page).write_text((docs / page).read_text())
     main(tmp_path)
-    for name in ("model.schema.json", "spec.md"):
+    for name in ("model.schema.json", "spec.md", "serving.schema.json", "serving.md"):
         assert (tmp_path / name).read_text() == (docs / name).read_text(), f"run python -m bnpipe.config ({name})"
 
 
