@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from bnpipe.answers.records import new_request_id
 from bnpipe.errors import AccessDenied, BnpipeError, QuestionError, ServiceBusy, SlowBody, WrongMediaType
 from bnpipe.serving import descriptions
 from bnpipe.serving.access import Caller
@@ -29,6 +31,7 @@ from bnpipe.serving.shedding import Shedding
 from bnpipe.serving.tracing import Tracing
 
 _JSON: Final = "application/json"
+_ID: Final = "X-Request-Id"
 _TEXT: Final = "text/plain; charset=utf-8"
 _MLFLOW: Final = metadata.version("mlflow-skinny")
 
@@ -92,7 +95,7 @@ class _Routes:
         self._route("GET", "/ping", self._ping)
         self._route("GET", "/version", self._protocol)
         self._route("GET", "/metrics", self._metrics)
-        self.app.add_exception_handler(HTTPException, _refused)
+        self.app.add_exception_handler(HTTPException, self._refused)
 
     def _route(self, method: str, path: str, handler: Handler) -> Handler:
         guarded = self._guarded(path, handler)
@@ -122,27 +125,38 @@ class _Routes:
                 model=name if name in self.service.shelf.models else "",
                 version=reply.version if reply else 0,
                 arm=reply.arm if reply else "",
-                request_id=reply.request_id if reply else "",
+                request_id=response.headers.get("x-request-id", ""),
                 caller=getattr(request.state, "caller", ""),
                 rows=reply.rows if reply else 0,
                 trace=trace.id if trace else "",
             )
-            self.service.observer.request(done)
-            if self.access_log is not None:
-                self.access_log(done)
+            self._tell(done)
             if trace is not None:
                 self.tracing.end(trace, done)
             return response
 
         return guarded
 
+    def _tell(self, done: Finished) -> None:
+        self.service.observer.request(done)
+        if self.access_log is not None:
+            self.access_log(done)
+
     def _problem(self, error: Exception, name: str) -> Response:
+        request_id = new_request_id(datetime.now(UTC))
         known = name if name in self.service.shelf.models else ""
         self.service.observer.error(kind=type(error).__name__, model=known)
         if not isinstance(error, BnpipeError):
-            _log.error("a request to %s failed: %s", known or "no model", where_failed(error))
+            where = {"fields": {"request_id": request_id}}
+            _log.error("a request to %s failed: %s", known or "no model", where_failed(error), extra=where)
         problem, headers = problem_of(error)
-        return Response(encode_problem(problem), problem.status, headers, MEDIA_TYPE)
+        return Response(encode_problem(problem), problem.status, {**headers, _ID: request_id}, MEDIA_TYPE)
+
+    async def _refused(self, _: Request, error: HTTPException) -> Response:
+        """Refuse what no route takes."""
+        problem = plain_problem(error.status_code, str(error.detail))
+        self._tell(Finished("other", problem.status, 0.0))
+        return Response(encode_problem(problem), problem.status, dict(error.headers or {}), MEDIA_TYPE)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -263,7 +277,7 @@ def _check_json(request: Request) -> None:
 
 def _answer(request: Request, reply: Reply) -> Response:
     request.state.reply = reply
-    return Response(reply.body, headers={"X-Request-Id": reply.request_id}, media_type=_JSON)
+    return Response(reply.body, headers={_ID: reply.request_id}, media_type=_JSON)
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -276,8 +290,3 @@ def _version(text: str | None) -> int | None:
     if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10:
         raise QuestionError(f"version: got {text[:20]!r}; a number is needed, as in ?version=3", at="version")
     return int(text)
-
-
-async def _refused(_: Request, error: HTTPException) -> Response:
-    problem = plain_problem(error.status_code, str(error.detail))
-    return Response(encode_problem(problem), error.status_code, dict(error.headers or {}), MEDIA_TYPE)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from traceback import format_tb
 from typing import Final
 
 import msgspec
@@ -93,6 +94,7 @@ class _JsonLines(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self.process = process
+        self._quotes = not process.startswith("worker")  # what fails in a worker may name values of rows
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""
@@ -105,7 +107,10 @@ class _JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            kind, _, trace = record.exc_info
+            fields["error"] = "" if kind is None else kind.__name__
+            quoted = self.formatException(record.exc_info) if self._quotes else "".join(format_tb(trace))
+            fields["exception"] = quoted
         return msgspec.json.encode(fields).decode()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from watched import ASKING_KEY, KEY, METRICS_KEY, garden, lay_out, serving
 from bnpipe.config.serving import LogSpec
 from bnpipe.serving.access_log import AccessLog
 from bnpipe.serving.observing import Finished
+from bnpipe.serving.process import _JsonLines
 
 CANARY = "canary-7231-in-a-mine"
 
@@ -78,7 +80,20 @@ def test_a_flood_of_failures_is_no_flood_of_lines(caplog: pytest.LogCaptureFixtu
     ]
 
 
-def ask_with_canaries(address: str) -> list[int]:
+@pytest.mark.parametrize(("process", "quoted"), [("worker-1", False), ("follower", True)])
+def test_a_worker_tells_where_it_failed_and_not_with_what(process: str, quoted: bool):
+    """The text of an exception may be a value of a row; where rows are never seen, it is told."""
+    try:
+        {"yes": 1}[CANARY]
+    except KeyError:
+        record = logging.LogRecord("any", logging.ERROR, "any", 1, "it failed", None, sys.exc_info())
+    line = _JsonLines(process).format(record)
+    assert (CANARY in line.replace("[CANARY]", "")) == quoted
+    assert json.loads(line)["error"] == "KeyError"
+    assert "test_access_log.py" in json.loads(line)["exception"]
+
+
+def ask_with_canaries(address: str) -> list[requests.Response]:
     """Put the canary wherever a caller may put something."""
     key = {"Authorization": f"Bearer {KEY}"}
     model = f"{address}/v1/models/garden"
@@ -104,7 +119,7 @@ def ask_with_canaries(address: str) -> list[int]:
     answers.append(requests.get(f"{address}/{CANARY}?{CANARY}", headers=key, timeout=20))
     answers.append(requests.get(f"{address}/metrics", headers={"X-API-Key": f"bnp_{CANARY}"}, timeout=20))
     answers.append(requests.get(f"{address}/metrics", headers={"X-API-Key": ASKING_KEY}, timeout=20))
-    return [answer.status_code for answer in answers]
+    return answers
 
 
 @pytest.mark.timeout(180)
@@ -114,15 +129,19 @@ def test_neither_rows_nor_keys_leave_by_logs_metrics_or_traces(tmp_path: Path):
     with receiver() as collector:
         tracing = {"endpoint": collector.address, "share": 1.0}
         with serving(tmp_path, tmp_path / "cache", workers=1, tracing=tracing, log={"requests": "all"}) as served:
-            statuses = ask_with_canaries(served.address)
+            answers = ask_with_canaries(served.address)
             metrics = served.wait_for(lambda: "node_unseen" in (text := served.metrics()) and text)
         written = served.log.read_text()
+    statuses = [answer.status_code for answer in answers]
     assert {200, 401, 403, 404, 422} <= set(statuses), statuses
     assert not [status for status in statuses if status >= 500], written[-3000:]
     lines = [json.loads(line) for line in written.splitlines()]
     access = [line for line in lines if line["logger"] == "bnpipe.serving.access"]
-    assert len([line for line in access if line["endpoint"] != "ready"]) >= len(statuses) - 1
-    assert {line["caller"] for line in access if "caller" in line} == {"watcher", "asker"}
+    assert len([line for line in access if line["endpoint"] not in {"ready", "metrics"}]) == len(statuses) - 2
+    named = {answer.headers["X-Request-Id"] for answer in answers if answer.status_code in {200, 422}}
+    assert named <= {line.get("request_id") for line in access}
+    assert {line["caller"] for line in access if "caller" in line} == {"watcher", "asker", "metrics"}
+    assert 'bnpipe_requests_total{endpoint="other",model="",status="404"} 1.0' in metrics
     assert len(collector.spans()) > len(statuses)
     sent = b"".join(collector.bodies).decode("utf-8", "replace")
     for secret in (CANARY, "7231", KEY, ASKING_KEY, METRICS_KEY):

@@ -146,6 +146,16 @@ def test_every_metric_is_shown_somewhere(scraped: Scraped):
     assert exposed - families == {"bnpipe_registry_up"}  # its age says more
 
 
+def test_the_manual_explains_every_metric(scraped: Scraped):
+    """docs/monitoring.md names each metric, and none that is not there."""
+    manual = (ROOT / "docs" / "monitoring.md").read_text()
+    told = {
+        name for line in manual.splitlines() if line.startswith("| `") for name in re.findall(r"`(bnpipe_\w+)`", line)
+    }
+    exposed = {re.sub(r"_(bucket|sum|count)$", "", name) for name in {**scraped.labels, **RARE}}
+    assert told == exposed
+
+
 def test_legends_and_annotations_name_labels_that_are_left():
     """A legend of a label that was summed away is empty."""
     for path in DASHBOARDS:
