@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,18 +40,28 @@ class Days:
 
 
 def draw_days(
-    network: Network, days: Days, count: int, tables: Callable[[int], Sequence[Floats]], rng: np.random.Generator
+    network: Network,
+    days: Days,
+    count: int,
+    tables: Callable[[int], Sequence[Floats]],
+    rng: np.random.Generator,
+    *,
+    told: Mapping[int, float] = MappingProxyType({}),
 ) -> Dataset:
-    """Draw `count` days; `tables` gives the CPDs about which day number d is drawn, in the order of the nodes."""
-    correlations = [float(rng.choice(days.correlations)) for _ in network.nodes]
+    """Draw `count` days; `tables` gives the CPDs about which day number d is drawn, in the order of the nodes.
+
+    `told` are the correlations of nodes, by place, that are not left to chance.
+    """
+    drawn = [float(rng.choice(days.correlations)) for _ in network.nodes]
+    correlations = [told.get(place, each) for place, each in enumerate(drawn)]
     lucks = [walk(count, network.schema[node].cardinality, days.persistence, rng) for node in network.nodes]
     parts = []
     for day in range(count):
-        drawn = [
+        today = [
             disturbed(table, correlation, luck[day])
             for table, correlation, luck in zip(tables(day), correlations, lucks, strict=True)
         ]
-        parts.append(draw_rows(network, drawn, days.rows, rng))
+        parts.append(draw_rows(network, today, days.rows, rng))
     clusters = np.repeat(np.arange(count, dtype=np.int32), days.rows)
     return Dataset(network.schema, np.concatenate(parts, axis=1), clusters, tuple(f"{day:04d}" for day in range(count)))
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -40,7 +41,7 @@ from bnpipe.drift.effects import (
     shift_intervals,
     smallest_shift,
 )
-from bnpipe.drift.families import Bools, FamilySample, rng_of
+from bnpipe.drift.families import Bools, FamilySample, Floats, rng_of
 from bnpipe.drift.past import inflations
 from bnpipe.drift.records import DriftReport, NodeDrift, RowDrift, VariableDrift
 from bnpipe.drift.rows import row_statistics
@@ -48,6 +49,7 @@ from bnpipe.drift.variables import compare_variable
 from bnpipe.drift.windows import (
     NONE,
     Inflation,
+    Scale,
     WindowStatistics,
     consecutive_windows,
     random_windows,
@@ -115,6 +117,21 @@ class _Node:
     null: WindowStatistics
     own: WindowStatistics
     inflation: Inflation
+
+    @cached_property
+    def scale(self) -> Scale:
+        """How far chance drives the statistics."""
+        return Scale.of(self.null, self.own)
+
+    @cached_property
+    def score(self) -> float:
+        """What is most striking in the live window."""
+        return float(self.scale.score(self.own)[0])
+
+    @cached_property
+    def replayed(self) -> Floats:
+        """The same of each replay."""
+        return self.scale.score(self.null)
 
 
 def compare_cpds(
@@ -294,15 +311,15 @@ def _replayed(
 
 def _step_down(compared: Mapping[str, _Node], level: float) -> tuple[dict[str, float], dict[str, float]]:
     """Give each node's p adjusted for all nodes, and the statistic from which it would be at most `level`."""
-    ranked = sorted(compared, key=lambda node: -float(compared[node].own.whole[0]))
+    ranked = sorted(compared, key=lambda node: -compared[node].score)
     adjusted: dict[str, float] = {}
     bounds: dict[str, float] = {}
     greatest = None
     for node in reversed(ranked):  # the greatest of this node and all that rank below it
-        null = compared[node].null.whole
+        null = compared[node].replayed
         greatest = null if greatest is None else np.maximum(greatest, null)
         count = greatest.size + 1.0
-        adjusted[node] = float((1.0 + (greatest >= compared[node].own.whole[0]).sum()) / count)
+        adjusted[node] = float((1.0 + (greatest >= compared[node].score).sum()) / count)
         allowed = int(level * count) - 1  # replays that may reach the bound
         bounds[node] = float(np.sort(greatest)[::-1][allowed]) if allowed < greatest.size else 0.0
     worst = 0.0
@@ -322,25 +339,25 @@ class _Teller:
 
     def describe(self, node: _Node, p: float, bound: float, rng: np.random.Generator) -> NodeDrift:
         sample, options = node.sample, self.options
-        rows = row_effects(sample, node.null, node.own)
+        rows = row_effects(sample, node.null, node.own, node.scale)
         cpd = cpd_effect(sample, rows)
         named = (rows.p <= ROW_LEVEL) & (rows.effect >= options.min_effect) & (rows.share >= options.min_row_share)
         effect = max(cpd.effect, float(rows.effect[named].max(initial=0.0)))
         flagged = p <= options.level and effect >= options.min_effect
         since = self.live[change_point(node.whole, sample.live)] if flagged and self.live else None
-        null, live = node.null.whole, sample.rows[sample.reference :].sum(axis=1)
+        null, live = node.replayed, sample.rows[sample.reference :].sum(axis=1)
         return NodeDrift(
             sample.name,
             known=True,
             p=p,
-            own_p=float((1.0 + (null >= node.own.whole[0]).sum()) / (null.size + 1.0)),
+            own_p=float((1.0 + (null >= node.score).sum()) / (null.size + 1.0)),
             effect=effect,
             flagged=flagged,
             share=cpd.divergence,
             rows=int(live.sum()),
             clusters=int((live > 0).sum()) if self.live else 0,
             inflation=node.inflation.factor,
-            smallest_shift=smallest_shift(sample, bound, node.inflation.factor),
+            smallest_shift=smallest_shift(sample, bound * node.scale.summed, node.inflation.factor),
             states=self.network.schema[sample.name].states,
             changed_rows=self._rows(sample, rows, named, rng) if flagged else (),
             change_point=since,
@@ -381,9 +398,9 @@ def _history(node: _Node, past: tuple[str, ...], live: tuple[str, ...]) -> tuple
     """Give the statistic of each window of the past and of the live one, by its last cluster."""
     sample = node.sample
     size = sample.live
-    now = (live[-1], float(node.own.whole[0]))
+    now = (live[-1], node.score)
     if sample.reference <= size:
         return (now,)
     windows = consecutive_windows(sample.reference, size)
-    values = window_statistics(sample.past(), windows, node.inflation).whole
+    values = node.scale.score(window_statistics(sample.past(), windows, node.inflation))
     return (*zip(past[size - 1 :], values.tolist(), strict=True), now)

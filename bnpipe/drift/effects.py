@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnpipe.drift.families import FamilySample, Floats
-from bnpipe.drift.windows import WindowStatistics, design_effect
+from bnpipe.drift.windows import Scale, WindowStatistics, design_effect, dropped_clusters
 
 ROW_LEVEL: Final = 0.05
 """At which the rows of a changed CPD are told from its other rows, all of them together."""
@@ -18,6 +18,8 @@ _MOST_ROWS: Final = 10
 _RESAMPLED: Final = 400
 _LAST: Final = 3
 """Clusters at least that tell what the change came to."""
+_STRIKING: Final = 2.0
+"""By how much the clusters that are dropped gain more than others."""
 _HALF: Final = 0.5
 """Pseudo-count of each state where logarithms are taken (Jeffreys)."""
 
@@ -33,10 +35,10 @@ class RowEffects:
     live_rows, reference_rows : float64
     before, now : float64 (configurations, states)
         Shares of the states; `before` where there are no reference rows is NaN.
-    shift : float64
-        Total variation as measured.
+    excess : float64
+        Total variation as measured, less what chance makes of it; 0 where either sample has no rows.
     effect : float64
-        Less what chance makes of it, not below 0; 0 where either sample has no rows.
+        The same, not below 0.
     p : float64
         Adjusted for all configurations.
     """
@@ -46,7 +48,7 @@ class RowEffects:
     reference_rows: Floats
     before: Floats
     now: Floats
-    shift: Floats
+    excess: Floats
     effect: Floats
     p: Floats
 
@@ -59,25 +61,24 @@ class CpdEffect:
     divergence: float
 
 
-def row_effects(sample: FamilySample, null: WindowStatistics, own: WindowStatistics) -> RowEffects:
+def row_effects(sample: FamilySample, null: WindowStatistics, own: WindowStatistics, scale: Scale) -> RowEffects:
     """Compare the live window with the reference, configuration by configuration."""
     live, reference = sample.counts[sample.reference :].sum(axis=0), sample.counts[: sample.reference].sum(axis=0)
     live_rows, reference_rows = live.sum(axis=1), reference.sum(axis=1)
     both = (live_rows > 0) & (reference_rows > 0)
     with np.errstate(invalid="ignore"):
         now, before = live / live_rows[:, None], reference / reference_rows[:, None]
-    shift = np.where(both, 0.5 * np.abs(now - before).sum(axis=1), 0.0)
-    greatest = null.rows.max(axis=1, initial=0.0)
-    p = (1.0 + (greatest[:, None] >= own.rows[0][None, :]).sum(axis=0)) / (greatest.size + 1.0)
-    effect = np.where(both, np.maximum(shift - _chance_shift(sample), 0.0), 0.0)
+    excess = np.where(both, 0.5 * np.abs(now - before).sum(axis=1) - _chance_shift(sample), 0.0)
+    greatest = scale.score_rows(null).max(axis=1, initial=0.0)
+    p = (1.0 + (greatest[:, None] >= scale.score_rows(own)).sum(axis=0)) / (greatest.size + 1.0)
     return RowEffects(
         live_rows / max(live_rows.sum(), 1.0),
         live_rows,
         reference_rows,
         before,
         now,
-        shift,
-        effect,
+        excess,
+        np.maximum(excess, 0.0),
         np.where(both, p, 1.0),
     )
 
@@ -86,7 +87,7 @@ def cpd_effect(sample: FamilySample, rows: RowEffects) -> CpdEffect:
     """Sum up: rows count by their live traffic."""
     known = (rows.live_rows > 0) & (rows.reference_rows > 0)
     share = rows.share[known] / max(float(rows.share[known].sum()), 1e-300)
-    mean = float((share * (rows.shift - _chance_shift(sample))[known]).sum())
+    mean = float((share * rows.excess[known]).sum())
     live, reference = sample.counts[sample.reference :].sum(axis=0), sample.counts[: sample.reference].sum(axis=0)
     states = sample.counts.shape[2]
     theta = (reference + _HALF) / (reference.sum(axis=1, keepdims=True) + _HALF * states)
@@ -118,19 +119,21 @@ def _chance_shift(sample: FamilySample) -> Floats:
 def smallest_shift(sample: FamilySample, threshold: float, inflation: float) -> float:
     """Give the total variation of the whole CPD that would have crossed the threshold in four of five cases.
 
-    Of shifts of that size the hardest to see: in all rows alike, between two states of one half each.
+    Of shifts of that size the hardest to see: in all rows alike, between two states of one half each. `threshold` is
+    the ``-ln p`` of the sum over configurations.
     """
     variance = _difference_variance(sample, inflation)
     rows = sample.rows
     both = (rows[sample.reference :].sum(axis=0) > 0) & (rows[: sample.reference].sum(axis=0) > 0)
-    information = float((4.0 / variance[both]).sum())
+    kept = 1.0 - _STRIKING * dropped_clusters(sample.live) / sample.live if sample.live > 1 else 1.0
+    information = kept * float((4.0 / variance[both]).sum())
     degrees = max(float(sample.degrees[both].sum()), 1.0)
     if information <= 0:
         return 1.0
-    needed = _critical(threshold + np.log(2.0), degrees) - degrees
+    least = _critical(threshold, degrees) - degrees
+    needed = least
     for _ in range(20):
-        needed_now = _critical(threshold + np.log(2.0), degrees) - degrees
-        needed = needed_now + 0.84 * np.sqrt(2.0 * (degrees + 2.0 * max(needed, 0.0)))
+        needed = least + 0.84 * np.sqrt(2.0 * (degrees + 2.0 * max(needed, 0.0)))
     return float(min(np.sqrt(max(needed, 0.0) / information), 1.0))
 
 

@@ -85,6 +85,23 @@ class FamilySample:
         parts = self.counts[: self.reference], self.counts[self.reference :]
         return intra_cluster_correlation(*(part for part in parts if len(part) > 1))
 
+    @cached_property
+    def pooled_correlation(self) -> float:
+        """The same, whoever is live: so that replays are exchangeable with the live window."""
+        return intra_cluster_correlation(self.counts)
+
+    @cached_property
+    def usual_rows(self) -> Floats:
+        """Rows of the same cluster behind a row of each configuration, in the mean, float64 (configurations,)."""
+        found: Floats = (self.rows**2).sum(axis=0) / np.maximum(self.rows.sum(axis=0), 1.0)
+        return found
+
+    @cached_property
+    def effective(self) -> Floats:
+        """Counts as so many independent rows as each cluster is worth, float64 (configurations, clusters, states)."""
+        worth = 1.0 / (1.0 + self.pooled_correlation * np.maximum(self.rows - 1.0, 0.0))
+        return np.ascontiguousarray((self.counts * worth[:, :, None]).swapaxes(0, 1))
+
     def past(self) -> FamilySample:
         """Keep the reference only."""
         return FamilySample(self.name, self.counts[: self.reference], self.reference, self.configurations, self.states)

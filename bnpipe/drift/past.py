@@ -69,8 +69,7 @@ def _look_back(sample: FamilySample, size: int, rng: np.random.Generator) -> _Pa
     if not drawn.mean() > 0:
         return None
     neighbours = window_statistics(past, consecutive_windows(clusters, size)).total
-    rows = past.rows
-    alike = past.correlation * np.maximum((rows**2).sum(axis=0) / np.maximum(rows.sum(axis=0), 1.0) - 1.0, 0.0)
+    alike = past.correlation * np.maximum(past.usual_rows - 1.0, 0.0)
     share = float((past.degrees * alike / (1.0 + alike)).sum() / max(float(past.degrees.sum()), 1.0))
     if not share > 0:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnpipe.drift.families import FamilySample, Floats
-from bnpipe.drift.windows import WindowStatistics, combine, likelihood_ratio
+from bnpipe.drift.windows import WindowStatistics, judge, likelihood_ratio
 
 
 def row_statistics(
@@ -26,4 +26,6 @@ def row_statistics(
 def _statistics(sample: FamilySample, near: Floats, pooled: Floats) -> WindowStatistics:
     near_rows, all_rows = near.sum(axis=2), pooled.sum(axis=1)
     ratio = likelihood_ratio(near, pooled, near_rows, all_rows)
-    return WindowStatistics(*combine(ratio, sample.degrees, near_rows, all_rows - near_rows))
+    total = ratio.sum(axis=1)
+    judged = judge(ratio, total, degrees=sample.degrees, near_rows=near_rows, far_rows=all_rows - near_rows)
+    return WindowStatistics(total, *judged)

@@ -2,11 +2,15 @@
 
 For each configuration j of the parents the statistic is the likelihood ratio of two samples, inside and outside the
 window: G2_j = 2 sum N ln(theta_own / theta_pooled). It conditions on the parents, so what happened to them does not
-enter. Rows of one cluster are not independent, so G2_j is divided by the design effect of the difference of the two
-samples (Rao & Scott 1992); that makes it nearly chi-squared whatever share of the rows the window holds, also where
-parents moved. Over configurations the sum finds a change of the whole CPD, the largest one a change of one row: the
-statistic of the family is the surer of both, ``-ln p``. Chi-squared here is only a scale on which families and rows
-can be compared: what is unusual is told by the windows.
+enter. Rows of one cluster are not independent: each cluster counts as many rows as it is worth, n / (1 + rho (n - 1))
+(Rao & Scott 1992), so that one with many rows does not speak for all.
+
+*A change is on all days, a storm on one or two.* Before it is judged, the clusters that contribute most to G2 are taken
+off, one of seven. In the replays, too: so a wild cluster no longer bounds what can be found, and windows that hold a
+few of the changed clusters stay far below the one that holds them all.
+
+Over configurations the sum finds a change of the whole CPD, each by itself a change of one row. All are put on the
+scale of their own greatest replays (:class:`Scale`), and the most striking one counts.
 
 References
 ----------
@@ -23,11 +27,18 @@ from numpy.typing import NDArray
 
 from bnpipe.drift.families import Bools, FamilySample, Floats
 
-_FEWEST_ROWS: Final = 5.0
-"""Rows inside and outside the window that a configuration needs for a voice of its own."""
-_CELLS_AT_ONCE: Final = 2**22
+_FEWEST_ROWS: Final = 2.0
+"""Independent rows inside and outside the window that a configuration needs for a voice of its own."""
+_DROPPED: Final = 5
+"""One cluster is dropped for so many of a window, but one at least."""
 _ALARM: Final = 1e-4
 """Tail in which one node of many alarms."""
+_TAIL: Final = 0.01
+"""Share of the replays that makes the scale of a statistic."""
+_NOMINAL_TAIL: Final = float(1.0 - np.log(_TAIL))
+"""Mean of that share where ``-ln p`` is what it says."""
+_LEAST_TAIL: Final = 4.0
+"""Below which a scale does not go: a statistic that hardly moves must not become the loudest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +48,53 @@ class WindowStatistics:
     Parameters
     ----------
     total : float64 (windows,)
-        Sum over configurations of G2 over its design effect.
+        Sum over configurations of G2, the most striking clusters dropped.
+    summed : float64 (windows,)
+        ``-ln p`` of the sum.
     rows : float64 (windows, configurations)
-        ``-ln p`` of each configuration, 0 where it holds too few rows.
-    whole : float64 (windows,)
-        ``-ln p`` of the family.
+        ``-ln p`` of each configuration, its most striking clusters dropped; 0 where it holds too few rows.
     """
 
     total: Floats
+    summed: Floats
     rows: Floats
-    whole: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """How far chance drives each statistic of a family: the mean of its greatest 1 %, the live window among them.
+
+    Tails differ: of a configuration that is seen on few days they are heavy whatever the design effect. The live window
+    is one of the windows here, so scores are as exchangeable as statistics are.
+
+    Parameters
+    ----------
+    summed : float
+    rows : float64 (configurations,)
+    """
+
+    summed: float
+    rows: Floats
+
+    @classmethod
+    def of(cls, null: WindowStatistics, own: WindowStatistics) -> Scale:
+        """Measure it."""
+        every = np.column_stack([np.r_[null.summed, own.summed], np.concatenate([null.rows, own.rows])])
+        count = min(max(2, int(_TAIL * len(every))), len(every))
+        greatest = np.partition(every, len(every) - count, axis=0)[-count:].mean(axis=0)
+        scale = np.maximum(greatest, _LEAST_TAIL) / _NOMINAL_TAIL
+        return cls(float(scale[0]), scale[1:])
+
+    def score(self, statistics: WindowStatistics) -> Floats:
+        """Give what is most striking in each window, float64 (windows,), in nats of a statistic of the usual tail."""
+        rows = self.score_rows(statistics).max(axis=1, initial=0.0)
+        found: Floats = np.maximum(rows, statistics.summed / self.summed)
+        return found
+
+    def score_rows(self, statistics: WindowStatistics) -> Floats:
+        """Give the same of each configuration, float64 (windows, configurations)."""
+        found: Floats = statistics.rows / self.rows
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +123,39 @@ def window_statistics(sample: FamilySample, windows: Bools, inflation: Inflation
     ----------
     sample : FamilySample
     windows : bool (windows, clusters)
-        Clusters inside.
+        Clusters inside, as many in each.
     inflation : Inflation
         Of windows that are neighbours in time; the statistics are then F instead of chi-squared.
     """
-    clusters, configurations, states = sample.counts.shape
-    flat = sample.counts.reshape(clusters, -1)
-    rows, pooled = sample.rows, sample.counts.sum(axis=0)
-    squares, all_rows, all_squares = rows**2, rows.sum(axis=0), (rows**2).sum(axis=0)
-    parts: list[tuple[Floats, Floats, Floats]] = []
-    step = max(1, _CELLS_AT_ONCE // flat.shape[1])
-    for first in range(0, len(windows), step):
-        inside = windows[first : first + step].astype(np.float64)
-        near = (inside @ flat).reshape(-1, configurations, states)
-        near_rows, near_squares = inside @ rows, inside @ squares
-        ratio = likelihood_ratio(near, pooled, near_rows, all_rows)
-        far_rows, far_squares = all_rows - near_rows, all_squares - near_squares
-        effect = design_effect(near_rows, near_squares, far_rows, far_squares, sample.correlation * inflation.factor)
-        parts.append(combine(ratio / effect, sample.degrees, near_rows, far_rows, inflation.degrees))
-    total, each, whole = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return WindowStatistics(total, each, whole)
+    from bnpipe.kernels.windows import window_gains
+
+    counts = sample.effective
+    count, configurations = len(windows), len(counts)
+    members = np.ascontiguousarray(np.nonzero(windows)[1].reshape(count, -1))
+    near, ratios, totals = np.empty((count, configurations)), np.empty((count, configurations)), np.empty(count)
+    divisors = _divisors(sample, inflation.factor)
+    window_gains(counts, divisors, members, dropped_clusters(members.shape[1]), near, ratios, totals)
+    summed, rows = judge(
+        ratios,
+        totals,
+        degrees=sample.degrees,
+        near_rows=near,
+        far_rows=counts.sum(axis=(1, 2)) - near,
+        error_degrees=inflation.degrees,
+    )
+    return WindowStatistics(totals, summed, rows)
+
+
+def dropped_clusters(size: int) -> int:
+    """Tell how many clusters of a window are dropped."""
+    return min(max(1, size // _DROPPED), size - 1)
+
+
+def _divisors(sample: FamilySample, factor: float) -> Floats:
+    """By how much neighbours inflate the variance of each configuration, float64 (configurations,)."""
+    alike = sample.pooled_correlation * np.maximum(sample.usual_rows - 1.0, 0.0)
+    found: Floats = (1.0 + factor * alike) / (1.0 + alike)
+    return found
 
 
 def likelihood_ratio(near: Floats, pooled: Floats, near_rows: Floats, all_rows: Floats) -> Floats:
@@ -120,17 +181,20 @@ def design_effect(
     return found
 
 
-def combine(
-    ratio: Floats, degrees: Floats, near_rows: Floats, far_rows: Floats, error_degrees: float = np.inf
-) -> tuple[Floats, Floats, Floats]:
-    """Give the sum, each row's ``-ln p`` and the family's, of G2 over its design effect (windows, configurations)."""
-    free = (near_rows > 0) & (far_rows > 0) & (degrees > 0)
-    heard = (near_rows >= _FEWEST_ROWS) & (far_rows >= _FEWEST_ROWS) & (degrees > 0)
-    total = np.where(free, ratio, 0.0).sum(axis=1)
+def judge(
+    ratio: Floats,
+    total: Floats,
+    *,
+    degrees: Floats,
+    near_rows: Floats,
+    far_rows: Floats,
+    error_degrees: float = np.inf,
+) -> tuple[Floats, Floats]:
+    """Give ``-ln p`` of the sums, (windows,), and of each configuration, (windows, configurations)."""
+    free = (near_rows > 0) & (far_rows > 1e-9) & (degrees > 0)
+    heard = free & (near_rows >= _FEWEST_ROWS) & (far_rows >= _FEWEST_ROWS)
     each = np.where(heard, surprise(ratio, np.maximum(degrees, 1.0), error_degrees), 0.0)
-    summed = surprise(total, np.maximum((free * degrees).sum(axis=1), 1.0), error_degrees)
-    single = each.max(axis=1, initial=0.0) - np.log(np.maximum(heard.sum(axis=1), 1))
-    return total, each, np.maximum(np.maximum(summed, single) - np.log(2.0), 0.0)
+    return surprise(total, np.maximum((free * degrees).sum(axis=1), 1.0), error_degrees), each
 
 
 def surprise(statistic: Floats, degrees: Floats, error_degrees: float = np.inf) -> Floats:
@@ -139,11 +203,14 @@ def surprise(statistic: Floats, degrees: Floats, error_degrees: float = np.inf) 
     The divisor is the ratio of the quantiles of F and chi-squared where alarms begin. Beyond, F itself would rank a
     change that is plain below windows that hold half of it.
     """
-    from scipy.special import chdtrc, chdtri, fdtri
+    from scipy.special import chdtrc, chdtri, fdtri, gammaln
 
     if error_degrees < np.inf:
         statistic = statistic / (degrees * fdtri(degrees, error_degrees, 1.0 - _ALARM) / chdtri(degrees, _ALARM))
-    found: Floats = -np.log(np.maximum(chdtrc(degrees, statistic), 1e-300))
+    p = chdtrc(degrees, statistic)
+    half, shape = 0.5 * np.maximum(statistic, 1.0), 0.5 * degrees
+    beyond = half - (shape - 1.0) * np.log(half) + gammaln(shape)  # where p is no longer a number
+    found: Floats = np.where(p > 1e-280, -np.log(np.maximum(p, 1e-300)), beyond)
     return found
 
 
