@@ -329,13 +329,13 @@ def _decisions(replay: Replay) -> Iterator[str]:
 
 
 def _held(replay: Replay) -> Iterator[str]:
-    yield "**Looks that were held** as bad data, the same in every way.\n"
-    yield from _head("morning of", "because")
-    for day in replay.ways["drift"]:
-        for event in day.events:
-            if event.did == "hold":
-                yield _line(day.label, event.reason.split(": ", maxsplit=1)[-1].split("; ")[0])
-    yield ""
+    looks = [(day.label, event) for day in replay.ways["drift"] for event in day.events if event.did == "hold"]
+    yield "**Looks that were held** as bad data, the same in every way" + (".\n" if looks else ": none.\n")
+    if looks:
+        yield from _head("morning of", "because")
+        for label, event in looks:
+            yield _line(label, event.reason.split(": ", maxsplit=1)[-1].split("; ")[0])
+        yield ""
     yield "**Trainings that were held**, by the first verdict that was no pass.\n"
     yield from _head("champion kept", "held by", "nights", "better on the days that followed", "gain, mean")
     for way in WAYS:
@@ -397,7 +397,7 @@ _RUNS: Final = (
     ("relearn", "promote", "P", "black", "relearned, promoted"),
     ("relearn", "held", "P", "white", "relearned, held"),
     ("roll back", "done", "v", "white", "rolled back"),
-    ("wait", "nothing", ".", "0.4", "flagged, cooling down"),
+    ("wait", "nothing", ".", "0.4", "flagged, waiting"),
     ("hold", "nothing", "x", "0.0", "bad data, held"),
 )
 
