@@ -375,3 +375,15 @@ def test_a_killed_worker_takes_no_count_with_it(tmp_path: Path):
         text = served.metrics()
         assert values(text, "bnpipe_registry_up") == {"": 0.0}
         assert values(text, "bnpipe_journal_records_total") == {"": 21.0}
+
+
+def test_a_costly_network_is_looked_at_less(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    """Watching must not cost more than answering: fewer rows stand for all, and of the costliest none is computed."""
+    cost = version_of(watched).cost
+    rows = [{"rain": "yes"}] * 100
+    for cells, rows_told in ((2.5 * cost, 100), (0.5 * cost, 0)):
+        monkeypatch.setattr("bnpipe.serving.metrics._LIKELY_CELLS", cells)
+        before = watched['bnpipe_surprise_nats_total{model="garden"}'] or 0.0
+        watched.ask("posterior", *rows)
+        nats = watched['bnpipe_surprise_nats_total{model="garden"}'] - before
+        assert nats == pytest.approx(rows_told * -np.log(0.25))
