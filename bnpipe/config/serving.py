@@ -108,7 +108,9 @@ class TracingSpec(Part):
     """Where OpenTelemetry spans go."""
 
     endpoint: str | None = Field(
-        default=None, description="OTLP over HTTP, as http://127.0.0.1:4318/v1/traces; left out: nowhere."
+        default=None,
+        pattern="^https?://[^/]+/",
+        description="OTLP over HTTP, as http://127.0.0.1:4318/v1/traces; left out: nowhere.",
     )
     share: float = Field(
         default=0.01,

@@ -17,6 +17,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from otlp_receiver import receiver
+from pydantic import ValidationError
 from watched import garden, lay_out, shelf_of
 
 from bnpipe.answers.records import Record
@@ -43,7 +44,7 @@ class Traced:
 
     def __init__(self, cache: Path, share: float = 1.0) -> None:
         self.exporter = InMemorySpanExporter()
-        spec = ServingSpec(tracing=TracingSpec(endpoint="http://127.0.0.1:9", share=share))
+        spec = ServingSpec(tracing=TracingSpec(endpoint="http://127.0.0.1:9/v1/traces", share=share))
         self.tracing = OtlpTracing(spec.tracing, "worker-1", self.exporter)
         self.service = Service(spec, shelf_of(cache, spec), Access((), anonymous=True), _Log())
         self.app = create_app(self.service, tracing=self.tracing)
@@ -219,3 +220,10 @@ def test_a_request_that_is_not_traced_pays_next_to_nothing():
         best = min(best, (time.thread_time() - began) / 1000)
     assert current() is None
     assert best < 20e-6
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:4318", "http://localhost:4318", "grpc://localhost:4317/v1/traces"])
+def test_an_address_without_its_path_is_refused(endpoint: str):
+    """Spans sent there would be lost, with a line in the log for each batch."""
+    with pytest.raises(ValidationError, match="endpoint"):
+        TracingSpec(endpoint=endpoint)
