@@ -32,20 +32,26 @@ class Archivist:
         self._schemas: dict[tuple[str, str], Schema] = {}
 
     def run(self, stop: threading.Event, every: float) -> None:
-        """Compact again and again until told to stop."""
+        """Compact at once, again and again, and a last time when told to stop."""
+        self.once()
         while not stop.wait(every):
-            try:
-                done = compact(self.answers, self.schema)
-            except BnpipeError as error:
-                _log.error("answers stay in their journals: %s", error)
-                continue
-            except Exception:  # noqa: BLE001  what is logged must not hang on it
-                _log.exception("answers stay in their journals")
-                continue
-            if done.journals:
-                _log.info("%d answers and labels of %d journals are Parquet now", done.records, done.journals)
-            if done.torn:
-                _log.warning("the last record of a journal was torn by a kill (%d bytes); it was never sent", done.torn)
+            self.once()
+        self.once()
+
+    def once(self) -> None:
+        """Compact what is closed; whatever goes wrong is logged, and tried again at the next time."""
+        try:
+            done = compact(self.answers, self.schema)
+        except BnpipeError as error:
+            _log.error("answers stay in their journals: %s", error)
+            return
+        except Exception:  # noqa: BLE001  what is logged must not hang on it
+            _log.exception("answers stay in their journals")
+            return
+        if done.journals:
+            _log.info("%d answers and labels of %d journals are Parquet now", done.records, done.journals)
+        if done.torn:
+            _log.warning("the last record of a journal was torn by a kill (%d bytes); it was never sent", done.torn)
 
     def schema(self, model: str, content_hash: str) -> Schema | None:
         """Give the schema of a version that is, or was, on disk."""

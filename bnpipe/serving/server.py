@@ -86,7 +86,8 @@ class Supervisor:
                         self._renewing = False
                         self._replace_all(listening)
             finally:
-                self._end(self._children)
+                self._end(self._children[1:])
+                self._end(self._children[:1])  # the follower last: it archives what the workers' journals hold
                 shutil.rmtree(self._folder, ignore_errors=True)
         return 0
 
