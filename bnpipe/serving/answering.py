@@ -110,7 +110,7 @@ def cells_touched(engine: Engine, kind: Kind, options: Options, codes: Codes) ->
 
     What is done beside messages is counted as the cells that would take as long.
     """
-    rows, cells, targets = codes.shape[1], float(engine.cost.cells), options.targets
+    rows, cells, targets = int(codes.shape[1]), float(engine.cost.cells), options.targets
     if kind == "likelihood":
         return rows * (cells + _WRITTEN) + DRAWN * usual_of(engine).unknown(codes) * cells
     if kind == "explanation":

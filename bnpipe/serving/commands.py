@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from bnpipe.config import Settings
-from bnpipe.config.serving import ServingSpec, load_serving, with_metrics_key
+from bnpipe.config.serving import ClientSpec, ServingSpec, load_serving, with_metrics_key
 from bnpipe.errors import SettingsError
 from bnpipe.serving.access import hash_key, new_key
 from bnpipe.serving.server import run
@@ -35,15 +35,33 @@ def serve(
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
             raise SettingsError(f"--{wrong['loc'][0]}: got {wrong['input']!r}; {wrong['msg']}") from None
-        key = Settings.from_environ().metrics_key
-        return with_metrics_key(spec, hash_key(key)) if key else spec
+        if key := Settings.from_environ().metrics_key:
+            spec = with_metrics_key(spec, hash_key(key))
+        if not spec.open_to_all and not spec.clients:
+            raise SettingsError(
+                f"on {spec.host} nobody could ask: write `clients:` with keys into the serving file "
+                "(bnpipe serve --new-key NAME), or `anonymous: true` if whoever reaches it may ask"
+            )
+        return spec
 
     return run(read(), read)
 
 
 def make_key(client: str) -> int:
-    """Print a new key, once, and what the serving file keeps of it."""
+    """Print a new key, once, and what the serving file keeps of it.
+
+    Raises
+    ------
+    SettingsError
+        The file would not take the name.
+    """
     key = new_key()
+    try:
+        ClientSpec(name=client, key_sha256=hash_key(key))
+    except ValidationError:
+        raise SettingsError(
+            f"--new-key: got {client!r}; a name has small letters, digits, _ and -, at most 100"
+        ) from None
     print(f"the key of {client}, shown only now:\n\n  {key}\n\nfor config/serving.yaml:\n")  # noqa: T201
     print(f"clients:\n  - {{name: {client}, key_sha256: {hash_key(key)}, scopes: [ask]}}")  # noqa: T201
     return 0

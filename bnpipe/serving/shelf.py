@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnpipe.config.serving import ServingSpec
-from bnpipe.errors import NotServed, shorten
+from bnpipe.errors import NotServed, ServiceBusy, shorten
 from bnpipe.serving.routing import Canary
 from bnpipe.serving.situation import FILE, ModelSituation, Situation, read_situation, version_folder
 from bnpipe.serving.versions import NETWORK, ServedVersion, load_version
@@ -84,10 +84,14 @@ class Shelf:
         ------
         NotServed
             It is not served.
+        ServiceBusy
+            The registry has not said yet what is.
         """
         try:
             return self.models[name]
         except KeyError:
+            if self.situation is None or (self.situation.registry and not self.models):
+                raise ServiceBusy("the registry has not said yet what is served", retry_after=2.0) from None
             there = shorten(sorted(self.models)) or "none yet"
             raise NotServed(f"no model {name[:100]!r} is served; there are {there}") from None
 

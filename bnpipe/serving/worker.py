@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from typing import Final
 
 from bnpipe.config import Settings
@@ -25,6 +26,8 @@ from bnpipe.serving.tracing import make_tracing
 
 _LOOK: Final = 0.25
 """Seconds between looks at the situation."""
+_FIRST: Final = 30.0
+"""Seconds that a worker waits for a first situation."""
 _SWITCH: Final = 0.0005
 """Seconds a thread that loads a version may keep the interpreter from answering."""
 
@@ -45,7 +48,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.setswitchinterval(_SWITCH)
     shelf = Shelf(cache_folder(spec, settings), spec)
-    shelf.refresh()
+    _wait_for_first(shelf)
     journal = Journal(answers_folder(spec, settings) / JOURNAL, order.name, fsync=spec.answers.fsync)
     share_counters(order.name)
     observer = PrometheusObserver()
@@ -96,6 +99,13 @@ def main() -> int:
     observer.stop()
     journal.close()
     return 0
+
+
+def _wait_for_first(shelf: Shelf) -> None:
+    """Take no connection before there is something to answer from, or the follower has given up on the registry."""
+    end = time.monotonic() + _FIRST
+    while not shelf.refresh() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

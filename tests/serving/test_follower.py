@@ -13,7 +13,7 @@ from registry_bench import add_versions, make_network, make_rows, remove_files
 
 from bnpipe.alerts import Alert
 from bnpipe.config.serving import ServingSpec
-from bnpipe.errors import RegistryUnavailable
+from bnpipe.errors import RegistryUnavailable, ServiceBusy
 from bnpipe.network import Network
 from bnpipe.registry import Registry, Version
 from bnpipe.serving.follower import Follower
@@ -214,6 +214,8 @@ def test_mlflow_away(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert empty.poll().registry == "MLflow did not answer"
     assert not empty.shelf.models
     assert not empty.shelf.ready
+    with pytest.raises(ServiceBusy, match="has not said yet"):
+        empty.shelf.model("flights")
     bench.poll()
     at = bench.shelf.situation.at  # type: ignore[union-attr]
     bench.follower.registry = away
