@@ -26,6 +26,7 @@ PARTS: Final = {
     "drift": "live rows compared with a network",
     "scaling": "cost against rows, variables and threads",
     "order": "what the order of columns changes",
+    "serving": "the service beside that of MLflow",
 }
 ENGINES: Final = ("bnpipe", "pyagrum", "pgmpy")
 
