@@ -139,6 +139,42 @@ def test_each_image_is_built_from_a_lock_that_is_there():
         assert (ROOT / "requirements" / f"{lock}.txt").exists(), lock
 
 
+_ONLY_OF_THE_LOCK = """
+import re, sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+plain = lambda name: re.sub("[-_.]+", "-", name).lower()
+locked = {plain(name) for name in re.findall(r"(?m)^([\\w.-]+)==", Path(sys.argv[1]).read_text())} | {"bnpipe"}
+strange = {module for module, dists in packages_distributions().items() if not locked & set(map(plain, dists))}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in strange:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Refuse())
+from bnpipe import cli
+from bnpipe.answers import compact
+from bnpipe.config.serving import TracingSpec
+from bnpipe.registry import Registry
+from bnpipe.serving import commands, follower, server, worker
+from bnpipe.serving.metrics import PrometheusObserver
+from bnpipe.serving.tracing import make_tracing
+
+Registry(sys.argv[2]).standings()
+make_tracing(TracingSpec(endpoint="http://127.0.0.1:9/v1/traces"), "worker-1").close()
+assert PrometheusObserver().expose()
+assert "airflow" in strange and "mlflow" not in strange
+"""
+
+
+def test_the_service_runs_on_its_own_lock(mlflow_uri: str):
+    """What the image of the service is built from holds all that supervisor, follower and workers import."""
+    done = run(sys.executable, "-c", _ONLY_OF_THE_LOCK, "requirements/serve.txt", mlflow_uri)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_the_service_may_only_read_the_registry(variables: dict[str, str]):
     """What listens to applications holds nobody's password but its own, which is not an administrator's."""
     serve = read(COMPOSE, variables)["serve"]
