@@ -114,5 +114,7 @@ def _patterns(codes: Codes) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     observed = (codes != MISSING).T
     if len(observed) == 1:
         return observed, np.zeros(1, dtype=np.intp)
-    patterns, rows = np.unique(observed, axis=0, return_inverse=True)
-    return patterns, rows.reshape(-1)
+    packed = np.packbits(observed, axis=1)
+    keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+    _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
+    return observed[first], rows.reshape(-1)

@@ -26,6 +26,8 @@ from bnpipe.serving.tracing import make_tracing
 
 _LOOK: Final = 0.25
 """Seconds between looks at the situation."""
+_GARBAGE: Final = (50_000, 20, 100)
+"""A question of 10 000 rows makes 40 000 objects and no garbage; to look through them all took 70 ms, often."""
 _FIRST: Final = 30.0
 """Seconds that a worker waits for a first situation."""
 _SWITCH: Final = 0.0005
@@ -93,6 +95,7 @@ def main() -> int:
     when_parent_is_gone(order, stop)
     gc.collect()
     gc.freeze()  # what was imported never becomes garbage: collections stay short
+    gc.set_threshold(*_GARBAGE)
     with listening:
         server.run()
     shelf.stop()
