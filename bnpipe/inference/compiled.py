@@ -65,13 +65,18 @@ class Compiled:
                     tables[place][open_rows] = answer
         return tables
 
+    def looked_up(self, codes: Codes, targets: Sequence[int]) -> NDArray[np.bool_]:
+        """Tell which rows :meth:`row_by_row` looks up."""
+        known: NDArray[np.bool_] = np.logical_and.reduce([self.families.covered(target, codes) for target in targets])
+        return known
+
     def row_by_row(self, codes: Codes, targets: Sequence[int], threads: int | None) -> list[Floats]:
         """Answer by look-up the rows in which every target can be, others by messages.
 
         A row's bits are the same whatever other rows there are, which those of :meth:`look_up_first` are not.
         """
         rows = codes.shape[1]
-        known = np.logical_and.reduce([self.families.covered(target, codes) for target in targets])
+        known = self.looked_up(codes, targets)
         closed = np.flatnonzero(known)
         if closed.size == 0:
             return self.propagate(self.plan(targets), codes, None, threads).tables

@@ -311,6 +311,13 @@ class Engine:
             return {name: table[0] for name, table in zip(names, tables, strict=True)}
         return dict(zip(names, tables, strict=True))
 
+    def count_messages(self, codes: Codes, targets: Sequence[str]) -> int:
+        """Count the encoded rows (variables, rows) that :meth:`posterior_codes` does not look up by its shortcut."""
+        if not targets:
+            return int(codes.shape[1])
+        known = self._compiled.looked_up(codes, [self._number(name) for name in self._names(targets)])
+        return int(known.size - known.sum())
+
     def family_posteriors(
         self, codes: Codes, *, likelihood: Likelihood | None = None, threads: int | None = None
     ) -> FamilyPosterior:

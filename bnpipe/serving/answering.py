@@ -23,6 +23,8 @@ from bnpipe.serving.usual import DRAWN, usual_of
 
 Floats = NDArray[np.float64]
 
+_MANY: Final = 256
+"""Rows from which it is worth while to count those that are looked up."""
 _WRITTEN: Final = 4e3
 """Cells in the time in which the answer of a row for a target is made and written."""
 _CALLED: Final = 1e5
@@ -116,7 +118,8 @@ def cells_touched(engine: Engine, kind: Kind, options: Options, codes: Codes) ->
     if kind == "explanation":
         observed = float((codes != MISSING).sum())
         return (observed + 4 * rows) * (cells + _WRITTEN * len(targets)) + rows * _CALLED
-    cost = rows * (cells + _WRITTEN * len(targets))
+    summed = rows if rows < _MANY else engine.count_messages(codes, targets)
+    cost = summed * cells + rows * _WRITTEN * len(targets)
     if options.interval is not None:
         states = sum(engine.network.schema[target].cardinality for target in targets)
         tables = sum(engine.network.cpd(node).table.size for node in engine.network.nodes)
