@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -71,6 +72,7 @@ class _Routes:
         access_log: Callable[[Finished], None] | None,
     ) -> None:
         self.service, self.metrics, self.tracing, self.access_log = service, metrics, tracing, access_log
+        self._aside = ThreadPoolExecutor(1, "aside")  # long questions may keep all other threads busy
         self.app = FastAPI(
             title="bnpipe",
             version="1",
@@ -162,7 +164,8 @@ class _Routes:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         yield
         await self.service.drain()
-        await asyncio.to_thread(self.tracing.close)
+        await asyncio.get_running_loop().run_in_executor(self._aside, self.tracing.close)
+        self._aside.shutdown()
 
     def _caller(self, request: Request) -> Caller:
         headers = request.headers
@@ -264,7 +267,8 @@ class _Routes:
 
     async def _metrics(self, request: Request) -> Response:
         self._caller(request).check("operate")
-        text = await asyncio.to_thread(self.metrics) if self.metrics else b""
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self._aside, self.metrics) if self.metrics else b""
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
