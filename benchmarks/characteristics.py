@@ -57,7 +57,7 @@ class Share:
     def __str__(self) -> str:
         low, high = self.interval
         value = self.count / self.of if self.of else float("nan")
-        return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        return f"{100 * value:.1f} % [{100 * max(low, 0.0):.1f}, {100 * high:.1f}] of {self.of}"
 
 
 @dataclass(frozen=True)
