@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,25 @@ class Season:
         return found, most
 
 
+_TRAINED: list[Path] = []
+"""MLflow and store with both versions, as the first test that needed them left them: trained once for all."""
+
+
 @pytest.fixture
-def season(clinic: Any, tmp_path: Path) -> Season:
+def season(clinic: Any, tmp_path: Path, mlflow_uri: str) -> Season:
     """Version 1 is champion, version 2 of later days is not."""
     add_section(clinic)
-    train(clinic, SPRING)
-    train(clinic, LATER, promotion="manual")
+    database = Path(mlflow_uri.removeprefix("sqlite:///"))
+    if not _TRAINED:
+        train(clinic, SPRING)
+        train(clinic, LATER, promotion="manual")
+        kept = tmp_path / "trained"
+        shutil.copytree(tmp_path / "store", kept / "store")
+        shutil.copy(database, kept / "mlflow.db")
+        _TRAINED.append(kept)
+    else:
+        shutil.copytree(_TRAINED[0] / "store", tmp_path / "store")
+        shutil.copy(_TRAINED[0] / "mlflow.db", database)
     return Season(clinic, tmp_path / "answers")
 
 
