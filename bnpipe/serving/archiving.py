@@ -10,7 +10,7 @@ from bnpipe.answers.compaction import compact
 from bnpipe.errors import BnpipeError
 from bnpipe.network import Network
 from bnpipe.schema import Schema
-from bnpipe.serving.situation import read_situation, version_folder
+from bnpipe.serving.situation import MODELS, read_about
 from bnpipe.serving.versions import NETWORK
 
 _log = logging.getLogger(__name__)
@@ -57,14 +57,9 @@ class Archivist:
         """Give the schema of a version that is, or was, on disk."""
         key = (model, content_hash)
         if key not in self._schemas:
-            for number, about in self._versions(model).items():
-                if about == content_hash:
-                    folder = version_folder(self.cache, model, int(number))
-                    self._schemas[key] = Network.load(folder / NETWORK).schema
+            folder = self.cache / MODELS / model
+            for version in sorted(folder.iterdir()) if folder.is_dir() else ():
+                about = read_about(version)
+                if about is not None and about.content_hash == content_hash:
+                    self._schemas[key] = Network.load(version / NETWORK).schema
         return self._schemas.get(key)
-
-    def _versions(self, model: str) -> dict[str, str]:
-        situation = read_situation(self.cache)
-        if situation is None or model not in situation.models:
-            return {}
-        return {number: about.content_hash for number, about in situation.models[model].versions.items()}

@@ -31,10 +31,12 @@ from bnpipe.serving.archiving import Archivist
 from bnpipe.serving.process import read_order, set_up_logging, when_parent_is_gone
 from bnpipe.serving.routing import Canary
 from bnpipe.serving.situation import (
+    ABOUT,
     MODELS,
     ModelSituation,
     Situation,
     VersionOnDisk,
+    read_about,
     read_situation,
     version_folder,
     write_situation,
@@ -44,9 +46,10 @@ from bnpipe.serving.versions import EXAMPLE, NETWORK, load_version
 if TYPE_CHECKING:
     from bnpipe.registry import Registry, Standing, Version
 
-ABOUT: Final = "version.json"
 _AGAIN: Final = 60.0
 """Seconds after which a version that was unfit is tried again."""
+_KEPT: Final = 7200.0
+"""Seconds for which a version stays on the disk after it was needed last."""
 _ARCHIVE: Final = 10.0
 """Seconds between looks for closed journals."""
 
@@ -80,6 +83,7 @@ class Follower:
     _checked: dict[tuple[str, int], VersionOnDisk] = field(default_factory=dict)
     _unfit: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
+    _needless: dict[Path, float] = field(default_factory=dict)
 
     def poll(self) -> Situation:
         """Look at the registry once; write the situation, and return it.
@@ -202,13 +206,12 @@ class Follower:
 
     def _tried(self, name: str, number: int, folder: Path) -> VersionOnDisk:
         """Give a version that loads, and answers its example; what was on the disk is brought again if it does not."""
-        import msgspec
-
         cells = self.spec.limits.clique_cells
-        with contextlib.suppress(OSError, msgspec.MsgspecError, NotServed):
-            about = msgspec.json.decode((folder / ABOUT).read_bytes(), type=VersionOnDisk)
-            load_version(folder, name, number, about, clique_cells=cells)
-            return about
+        about = read_about(folder)
+        if about is not None:
+            with contextlib.suppress(NotServed):
+                load_version(folder, name, number, about, clique_cells=cells)
+                return about
         about = self._download(self.registry.version(name, number), folder)
         load_version(folder, name, number, about, clique_cells=cells)
         return about
@@ -243,15 +246,17 @@ class Follower:
         return about
 
     def _tidy(self, situation: Situation) -> None:
-        """Remove versions nobody needs; a worker that is loading one reads files it has open."""
+        """Remove versions that nobody has needed for hours; until then the log of answers may ask for their states."""
+        needless, now = set(), self.clock()
         for name, model in situation.models.items():
             folder = self.cache / MODELS / name
             kept = {*model.versions, *model.faults}  # what is unfit need not be brought again to be tried again
-            if not folder.is_dir():
-                continue
-            for each in folder.iterdir():
-                if each.name not in kept and not each.name.startswith("."):
-                    shutil.rmtree(each, ignore_errors=True)
+            if folder.is_dir():
+                needless |= {path for path in folder.iterdir() if path.name not in kept and path.name[0] != "."}
+        self._needless = {path: self._needless.get(path, now) for path in needless}
+        for path, since in self._needless.items():
+            if now - since >= _KEPT:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def main() -> int:

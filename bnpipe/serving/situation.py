@@ -13,6 +13,8 @@ from bnpipe.serving.routing import Canary
 
 FILE: Final = "situation.json"
 MODELS: Final = "models"
+ABOUT: Final = "version.json"
+"""In a version's folder: its :class:`VersionOnDisk`."""
 
 
 class VersionOnDisk(msgspec.Struct, frozen=True):
@@ -76,6 +78,7 @@ class Situation(msgspec.Struct, frozen=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(Situation)
+_ABOUT_DECODER: Final = msgspec.json.Decoder(VersionOnDisk)
 
 
 def read_situation(cache: Path) -> Situation | None:
@@ -97,3 +100,11 @@ def write_situation(cache: Path, situation: Situation) -> None:
 def version_folder(cache: Path, model: str, version: int) -> Path:
     """Where a version's files lie."""
     return cache / MODELS / model / str(version)
+
+
+def read_about(folder: Path) -> VersionOnDisk | None:
+    """Read what is known of a version in its folder; None where it is none."""
+    try:
+        return _ABOUT_DECODER.decode((folder / ABOUT).read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return None

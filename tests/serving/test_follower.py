@@ -16,6 +16,7 @@ from bnpipe.config.serving import ServingSpec
 from bnpipe.errors import RegistryUnavailable, ServiceBusy
 from bnpipe.network import Network
 from bnpipe.registry import Registry, Version
+from bnpipe.serving.archiving import Archivist
 from bnpipe.serving.follower import Follower
 from bnpipe.serving.shelf import Shelf
 from bnpipe.serving.situation import Situation, read_situation, version_folder
@@ -101,7 +102,13 @@ def test_a_promotion_is_followed(bench: Bench) -> None:
     assert model.previous.number == 1
     bench.promote(3)
     bench.poll()
-    assert sorted(path.name for path in version_folder(bench.cache, "flights", 3).parent.iterdir()) == ["2", "3"]
+    folder = version_folder(bench.cache, "flights", 3).parent
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
+    archivist = Archivist(bench.cache.with_name("answers"), bench.cache)
+    assert archivist.schema("flights", make_network().content_hash) == make_network().schema
+    bench.time += 10_000.0  # the log of answers has had its time
+    bench.poll()
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
     assert not bench.alerts
 
 
