@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bnpipe.errors import JournalError, QuestionError
 from bnpipe.serving.access import ANONYMOUS, Access
 from bnpipe.serving.cells import Encoded
 from bnpipe.serving.metrics import PrometheusObserver
-from bnpipe.serving.observing import Finished
+from bnpipe.serving.observing import Finished, Observer
 from bnpipe.serving.questions import Kind
 from bnpipe.serving.routing import Canary
 from bnpipe.serving.service import Service
@@ -305,6 +306,36 @@ def test_a_queue_nobody_empties_does_not_grow_for_ever(watched: Watched):
     for _ in range(150_000):
         watched.observer.shed()
     assert watched["bnpipe_shed_total"] == 100_000
+
+
+def test_every_hook_is_counted():
+    """A hook that is only inherited would hear and forget."""
+    hooks = {name for name in vars(Observer) if not name.startswith("_")}
+    assert hooks
+    assert hooks <= vars(PrometheusObserver).keys()
+
+
+def test_nothing_is_lost_or_counted_twice_while_others_go_on(watched: Watched):
+    """Threads note what they hear while it is counted: the sum is exact."""
+    noting = [threading.Thread(target=lambda: [watched.observer.shed() for _ in range(10_000)]) for _ in range(4)]
+    for thread in noting:
+        thread.start()
+    while any(thread.is_alive() for thread in noting):
+        watched.observer.count()
+    assert watched["bnpipe_shed_total"] == 40_000
+
+
+def test_a_thread_counts_by_itself_until_it_is_stopped(watched: Watched):
+    """Without anybody asking for the metrics; and what is left when it stops is counted, too."""
+    watched.observer.start()
+    watched.observer.shed()
+    end = time.monotonic() + 30
+    while not (counted := watched.registry.get_sample_value("bnpipe_shed_total")):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    watched.observer.shed()
+    watched.observer.stop()
+    assert watched.registry.get_sample_value("bnpipe_shed_total") == counted + 1
 
 
 _WORKER = """
