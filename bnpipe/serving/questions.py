@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -71,7 +73,10 @@ def read_question(body: bytes, *, most_rows: int) -> Question:
         raise QuestionError("rows: at least one row is needed, an empty one asks for the marginals", at="rows")
     if len(rows) > most_rows:
         raise QuestionError(f"rows: {len(rows)} rows, {most_rows} are allowed; ask in parts", at="rows", too_large=True)
-    refuse_repeated(body, sum(map(len, rows)) + len(_given(question)))
+    texts = chain(
+        (question.key,), question.targets or (), chain.from_iterable(chain(row, row.values()) for row in rows)
+    )
+    refuse_repeated(body, sum(map(len, rows)) + len(_given(question)), texts)
     _check_level("interval", question.interval)
     _check_level("abstain_below", question.abstain_below)
     return question
@@ -133,12 +138,25 @@ def _colons(body: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(body, dtype=np.uint8) == ord(":")))
 
 
-def refuse_repeated(body: bytes, keys: int) -> None:
+def refuse_repeated(body: bytes, keys: int, texts: Iterable[Any] = ()) -> None:
     """Refuse a key that is given twice: which one was meant is not for us to say.
 
-    A body with as many colons as decoded keys has none; only others are read a second time, more slowly.
+    A body has a colon for each key, and those inside of its texts. With no more than that no key can be there twice;
+    only where this does not settle it, as an escape may be a colon, is the body read a second time, more slowly.
+
+    Parameters
+    ----------
+    body : bytes
+        JSON that could be decoded.
+    keys : int
+        How many keys were decoded.
+    texts : iterable
+        What was decoded: its texts' colons count, names of keys too.
     """
-    if _colons(body) == keys:
+    colons = body.count(b":")
+    if colons == keys:
+        return
+    if b"\\u" not in body and colons == keys + sum(text.count(":") for text in texts if text.__class__ is str):
         return
 
     def once(pairs: list[tuple[str, Any]]) -> None:

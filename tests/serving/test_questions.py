@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bnpipe.errors import QuestionError
 from bnpipe.serving.problems import problem_of
@@ -50,11 +52,39 @@ def test_what_is_wrong_is_said(body: str, says: str, at: str) -> None:
     assert len(str(refused.value)) < 300
 
 
-def test_colons_in_texts_do_not_confuse() -> None:
-    """A key given twice is found however many colons the values have, and only then."""
-    assert read('{"rows": [{"a": "1:2:3", "b": ":"}]}').rows[0]["a"] == "1:2:3"
-    with pytest.raises(QuestionError, match="twice"):
-        read('{"rows": [{"a": ":", "a": ""}]}')
+pairs = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "a:", ":"]), st.sampled_from(["", "x", ":", "1:2:3", "\\"])), max_size=4
+)
+
+
+@given(
+    st.lists(pairs, min_size=1, max_size=3),
+    st.sampled_from([":", " : ", ":\n"]),
+    st.booleans(),
+    st.text("k:", max_size=3),
+)
+def test_keys_given_twice_are_found_whatever_the_colons(
+    rows: list[list[tuple[str, str]]], colon: str, escaped: bool, key: str
+) -> None:
+    """Colons in names and values, spaces and escapes change nothing: refused exactly where a name is there twice."""
+
+    def text(value: str) -> str:
+        written = json.dumps(value)
+        return written.replace(":", r"\u003a") if escaped else written
+
+    objects = ["{" + ",".join(text(name) + colon + text(value) for name, value in row) + "}" for row in rows]
+    body = '{"rows"' + colon + "[" + ",".join(objects) + '],"key"' + colon + text(key) + "}"
+    if any(len({name for name, _ in row}) < len(row) for row in rows):
+        with pytest.raises(QuestionError, match="keys given twice"):
+            read(body)
+    else:
+        assert read(body).rows == [dict(row) for row in rows]
+
+
+def test_colons_in_texts_cost_no_second_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times of day, addresses: a body is read once."""
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("read a second time"))
+    assert read('{"rows": [{"a": "12:30:00", "b:": ":"}], "targets": ["t:"], "key": "k:1"}').key == "k:1"
 
 
 def test_values_are_not_repeated_in_errors() -> None:
