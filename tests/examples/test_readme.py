@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bnpipe.config import load_spec
+from bnpipe.serving.questions import read_question
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,17 @@ def test_the_spec_to_begin_with_is_one(readme: str, tmp_path: Path):
     file = tmp_path / "claims.yaml"
     file.write_text(text[1])
     assert load_spec(file).name == "claims"
+
+
+def test_the_question_to_the_service_is_one(readme: str, repository: Path):
+    """What curl sends decodes as a question, about variables that the flights have."""
+    body = re.search(r"-d '(\{.*?\})'", readme, re.DOTALL)
+    assert body is not None
+    question = read_question(body[1].encode(), most_rows=10)
+    spec = load_spec(repository / "config" / "models" / "flights.yaml")
+    assert set(question.targets or ()) <= set(spec.targets)
+    for row in question.rows:
+        assert set(row) <= set(spec.variables)
 
 
 def test_links_lead_somewhere(readme: str, repository: Path):
