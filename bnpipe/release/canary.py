@@ -265,7 +265,7 @@ def advance(
     now : datetime
         With its offset.
     """
-    stage = [one for one in outcomes if one.start >= state.since]
+    stage = [one for one in outcomes if _is_of_stage(one, state)]
     guards = _guards([one for one in outcomes if one.end > state.since], policy)
     failed = [verdict for verdict in guards if verdict.outcome == "fail"]
     if failed:
@@ -327,6 +327,11 @@ def follow(state: CanaryState, decision: CanaryDecision, policy: CanaryPolicy, n
 def halted(state: CanaryState, reason: str, now: datetime) -> CanaryState:
     """Give the state after a halt: every request is the champion's again."""
     return replace(state, since=now, status="halted", reason=reason)
+
+
+def _is_of_stage(cluster: ClusterOutcome, state: CanaryState) -> bool:
+    """Whether a cluster saw this stage's share: a look that comes minutes after midnight does not cost the day."""
+    return cluster.start + (cluster.end - cluster.start) / 20 >= state.since
 
 
 # -- the guards
@@ -404,7 +409,7 @@ def _comparisons(state: CanaryState, ripe: Sequence[ClusterOutcome], policy: Can
         ask = partial(_within, alpha=alpha, tolerance=tolerance, reach=reach)
         verdicts.append(ask(f"pairs {target}", f"{target}: log-loss on the same rows, ", _pairs(ripe, target, policy)))
         if state.mode == "canary":
-            arms = _arms([one for one in ripe if one.start >= state.since], target, policy)
+            arms = _arms([one for one in ripe if _is_of_stage(one, state)], target, policy)
             what = f"{target}: log-loss by arm, "
             verdicts.append(ask(f"arms {target}", what, arms))
             doubt = _within(f"objection {target}", what, arms, alpha=OBJECTION, tolerance=tolerance / reach, reach=1)

@@ -151,6 +151,13 @@ def test_arms_count_from_the_stage_and_pairs_from_the_beginning() -> None:
     assert advance(later, days(12), POLICY, at(12.0)).action == "advance"
 
 
+def test_a_look_soon_after_midnight_does_not_cost_the_day() -> None:
+    """A day of which the new share saw all but minutes counts for the stage; one that was half over does not."""
+    for minutes, action in ((23, "advance"), (720, "wait")):
+        later = replace(FIRST, stage=1, share=0.1, since=at(9.0) + timedelta(minutes=minutes))
+        assert advance(later, days(12), POLICY, at(12.0)).action == action
+
+
 def test_a_cluster_with_few_labels_is_left_out() -> None:
     """A mean of a handful of rows says nothing; without such clusters nothing is known."""
     outcomes = tuple(replace(one, pairs={"late": Loss(9, 5.0)}) for one in days(9))
