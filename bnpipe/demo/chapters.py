@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
+from bnpipe.demo.service import ServiceAtWork
 from bnpipe.demo.stage import DRIFT, MODEL, TRAIN, Stage
 from bnpipe.errors import PlatformError
 
@@ -213,14 +214,23 @@ def _bad_version(stage: Stage) -> None:
     stage.console.print(f"[bold]{TRAIN}[/bold] as of {BAD_AS_OF}, with one parent a node at most, promotion: manual")
     asked = {"end": str(BAD_AS_OF), "max_parents": 1, "promotion": "manual", "reason": "demo: as simple as can be"}
     bad = stage.tell_outcome(stage.run(TRAIN, asked))
-    entry = _promote_in_mlflow(stage, bad)
-    for end in (BAD_AS_OF + WEEK, BAD_AS_OF + 2 * WEEK):
-        stage.console.print()
-        decision, _ = _look(stage, end - WEEK, end, f"version {bad} reigns")
-        if decision.action == "roll back":
-            break
-    else:
-        _roll_back_by_hand(stage, bad)
+    stage.console.print("\nMeanwhile applications ask: a hundred single flights a second, of the calm week.")
+    with ServiceAtWork(stage, CALM) as service:
+        began = time.monotonic()
+        entry = _promote_in_mlflow(stage, bad)
+        service.tell_swap(bad, since=began)
+        for end in (BAD_AS_OF + WEEK, BAD_AS_OF + 2 * WEEK):
+            stage.console.print()
+            began = time.monotonic()
+            decision, _ = _look(stage, end - WEEK, end, f"version {bad} reigns")
+            if decision.action == "roll back":
+                break
+        else:
+            began = time.monotonic()
+            _roll_back_by_hand(stage, bad)
+        champion = stage.registry.champion(MODEL)
+        if champion is not None and champion.number != bad:
+            service.tell_swap(champion.number, since=began)
     if stage.registry.version(MODEL, bad).barred is not None:
         stage.console.print(f"  version {bad} is barred from automatic promotion")
     for later in stage.registry.history(MODEL)[entry.number :]:

@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 PAUSE: Final = 0.01
 """Seconds between questions: a hundred a second."""
 READY: Final = 60.0
-SWAPPED: Final = 30.0
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one version answered."""
-
-    began: float
-    seconds: list[float] = field(default_factory=list)
+SWAPPED: Final = 60.0
+_SHOWN: Final = ("bnpipe_version_in_use{", "bnpipe_swaps_total{")
 
 
 @dataclass(eq=False)
@@ -41,11 +34,18 @@ class ServiceAtWork:
     stage : Stage
     days : pair of date
         ``[start, end)``: whose flights are asked about, again and again.
+    seconds : mapping of int to list of float
+        How long the answers of each version took.
+    latest : (int, float), optional
+        The version that answers now, and since when, on ``time.monotonic``'s clock.
+    failed : list of str
+        Questions that got no answer, and what they got.
     """
 
     stage: Stage
     days: tuple[date, date]
-    tallies: dict[int, Tally] = field(default_factory=dict)
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    latest: tuple[int, float] | None = None
     failed: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -76,26 +76,42 @@ class ServiceAtWork:
         self._stop.set()
         self._thread.join()
 
-    def tell_swap(self, version: int) -> None:
-        """Wait until `version` answers; print who answered how much, how quickly, and what the metrics say."""
-        began = time.monotonic()
-        while version not in self.tallies and time.monotonic() - began < SWAPPED:
+    def tell_swap(self, version: int, *, since: float) -> None:
+        """Wait until `version` answers; print after how long, who answered how quickly, and what the metrics say.
+
+        Parameters
+        ----------
+        version : int
+            The new champion.
+        since : float
+            On ``time.monotonic``'s clock: when it was made champion.
+
+        Raises
+        ------
+        PlatformError
+            It still does not answer after `SWAPPED` seconds.
+        """
+        while self.latest is None or self.latest[0] != version:
             self.stage.platform.check()
-            time.sleep(0.1)
-        time.sleep(1.0)
-        for number, tally in sorted(self.tallies.items(), key=lambda each: each[1].began):
-            took = sorted(tally.seconds)
-            p50, p99 = (1000 * took[int(share * (len(took) - 1))] for share in (0.5, 0.99))
-            asked = f"{len(took)} questions about single flights"
+            if time.monotonic() - since > SWAPPED:
+                raise PlatformError(f"version {version} does not answer {SWAPPED:.0f} s after it became champion")
+            time.sleep(0.05)
+        after = max(self.latest[1] - since, 0.0)
+        self.stage.console.print(f"  the service answers by version {version}, {after:.1f} s after the alias moved")
+        time.sleep(1.0)  # the metrics are brought together a few times a second
+        for number, took in sorted(self.seconds.items()):
+            ordered = sorted(took)
+            p50, p99 = (1000 * ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
+            asked = f"{len(ordered)} questions about single flights so far"
             self.stage.console.print(f"  version {number} answered {asked}, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
         lost = f"{len(self.failed)} failed, the first: {self.failed[0]}" if self.failed else "none failed"
-        self.stage.console.print(f"  {lost}", soft_wrap=True)
+        self.stage.console.print(f"  {lost}; its metrics:", soft_wrap=True)
         for line in self._metrics():
-            self.stage.console.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+            self.stage.console.print(f"    {line}", style="dim", markup=False, soft_wrap=True, highlight=False)
 
     def _metrics(self) -> Iterator[str]:
         for line in self._get("/metrics").splitlines():
-            if line.startswith("bnpipe_version_in_use") and f'model="{MODEL}"' in line:
+            if line.startswith(_SHOWN) and f'model="{MODEL}"' in line and 'role="challenger"' not in line:
                 yield line
 
     def _ready(self) -> bool:
@@ -137,7 +153,9 @@ class ServiceAtWork:
                 self.failed.append(f"{answer.status} {body[:200]!r}")
                 continue
             version = int(json.loads(body)["version"])
-            self.tallies.setdefault(version, Tally(time.monotonic())).seconds.append(took)
+            self.seconds.setdefault(version, []).append(took)
+            if self.latest is None or self.latest[0] != version:
+                self.latest = (version, time.monotonic())
 
 
 def question_bodies(stage: Stage, start: date, end: date) -> list[bytes]:
