@@ -71,7 +71,7 @@ def add_members(counts: Any, members: Any, near: Any) -> None:
 def window_gains(
     counts: Any, divisors: Any, windows: Any, dropped: int, near_rows: Any, ratios: Any, totals: Any
 ) -> None:
-    """Write the likelihood ratio of each window's counts and the others', without its most striking clusters.
+    """Write the likelihood ratio of each window's counts and the others', its most striking clusters brought down.
 
     Parameters
     ----------
@@ -81,11 +81,12 @@ def window_gains(
     windows : int64 (windows, size)
         Clusters inside.
     dropped : int
-        How many clusters are taken off: of each configuration, and of the sum, those that gain most.
+        How many clusters are brought down to the share that their rows should have of the ratio: of each
+        configuration, and of the sum, those that gain most beyond it.
     near_rows, ratios : float64 (windows, configurations)
-        Rows inside; 2 sum N ln(own / pooled), less what the dropped clusters gain, not below 0.
+        Rows inside; 2 sum N ln(own / pooled), less what those clusters gain beyond their share, not below 0.
     totals : float64 (windows,)
-        The same of the sum over configurations, which drops its own clusters.
+        The same of the sum over configurations, which brings down its own clusters.
     """
     configurations, clusters, states = counts.shape
     count, size = windows.shape
@@ -103,12 +104,14 @@ def window_gains(
         for window in range(count):
             add_members(counts[place], windows[window], near)
             ratio = likelihood_ratio(near, pooled, gains) / divisors[place]
+            inside = near.sum()
             for member in range(size):
                 each[member] = 0.0
                 for state in range(states):
-                    each[member] += counts[place, windows[window, member], state] * gains[state] / divisors[place]
+                    rows = counts[place, windows[window, member], state]
+                    each[member] += rows * (gains[state] / divisors[place] - ratio / max(inside, _NOTHING))
                 summed[window, member] += each[member]
-            near_rows[window, place] = near.sum()
+            near_rows[window, place] = inside
             ratios[window, place] = without(ratio, each, dropped)
             totals[window] += ratio
     for window in range(count):
