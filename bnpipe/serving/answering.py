@@ -6,7 +6,8 @@ audit`): floats are written by their shortest text that reads back as the same n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -23,10 +24,12 @@ from bnpipe.serving.usual import DRAWN, usual_of
 
 Floats = NDArray[np.float64]
 
+_FEW: Final = 16
+"""Rows up to which the size of an answer costs no time that counts."""
 _MANY: Final = 256
 """Rows from which it is worth while to count those that are looked up."""
-_WRITTEN: Final = 4e3
-"""Cells in the time in which the answer of a row for a target is made and written."""
+_WRITTEN: Final = 3e3
+"""Cells in the time in which the answer of a row for a target is made and written, and as many for two states."""
 _CALLED: Final = 1e5
 """Cells in the time of what is asked row by row."""
 _ENCODER: Final = msgspec.json.Encoder()
@@ -86,7 +89,7 @@ def answer(engine: Engine, kind: Kind, options: Options, codes: Codes) -> list[d
     Returns
     -------
     list of dict
-        One for each row.
+        One for each row; of many rows perhaps structs, which are written alike.
     """
     if kind == "posterior":
         return _posterior(engine, options, codes)
@@ -115,13 +118,16 @@ def cells_touched(engine: Engine, kind: Kind, options: Options, codes: Codes) ->
     rows, cells, targets = int(codes.shape[1]), float(engine.cost.cells), options.targets
     if kind == "likelihood":
         return rows * (cells + _WRITTEN) + DRAWN * usual_of(engine).unknown(codes) * cells
+    if rows < _FEW and kind != "explanation" and options.interval is None:
+        return rows * (cells + _WRITTEN * len(targets))
+    states = sum(engine.network.schema[target].cardinality for target in targets)
+    written = _WRITTEN * (len(targets) + states / 2.0)
     if kind == "explanation":
         observed = float((codes != MISSING).sum())
-        return (observed + 4 * rows) * (cells + _WRITTEN * len(targets)) + rows * _CALLED
+        return (observed + 4 * rows) * (cells + written) + rows * _CALLED
     summed = rows if rows < _MANY else engine.count_messages(codes, targets)
-    cost = summed * cells + rows * _WRITTEN * len(targets)
+    cost = summed * cells + rows * written
     if options.interval is not None:
-        states = sum(engine.network.schema[target].cardinality for target in targets)
         tables = sum(engine.network.cpd(node).table.size for node in engine.network.nodes)
         cost += rows * (states * (8.0 * cells + 500.0 * tables) + _CALLED)
     return cost
@@ -129,6 +135,8 @@ def cells_touched(engine: Engine, kind: Kind, options: Options, codes: Codes) ->
 
 def _posterior(engine: Engine, options: Options, codes: Codes) -> list[dict[str, Any]]:
     tables = engine.posterior_codes(codes, options.targets, threads=1, shortcut=True)
+    if options.interval is None and (quick := _quick_answers(engine, tables)) is not None:
+        return quick
     answers = posterior_answers(engine, tables)
     if options.interval is not None:
         rows = Dataset(engine.network.schema, codes)
@@ -142,17 +150,37 @@ def _posterior(engine: Engine, options: Options, codes: Codes) -> list[dict[str,
     return answers
 
 
+def _quick_answers(engine: Engine, tables: Mapping[str, Floats]) -> list[Any] | None:
+    """Make what is written as :func:`posterior_answers` are, five times as quickly, for one target of many rows.
+
+    None if that can't be done.
+    """
+    if len(tables) != 1:
+        return None
+    ((target, table),) = tables.items()
+    make = _shape(target, engine.network.schema[target].states)
+    if make is None or len(table) < _MANY or np.isnan(table[:, 0]).any():
+        return None
+    return make(table.T.tolist())
+
+
+@lru_cache(maxsize=256)
+def _shape(target: str, states: tuple[str, ...]) -> Callable[[list[list[float]]], list[Any]] | None:
+    """Give what makes answers of the states' probabilities; None if the names can't be those of a struct's fields."""
+    fields = [f"state_{code}" for code in range(len(states))]
+    try:
+        belief = msgspec.defstruct(
+            "Belief", [(field, float) for field in fields], rename=dict(zip(fields, states, strict=True)), gc=False
+        )
+        beliefs = msgspec.defstruct("Beliefs", [("target", belief)], rename={"target": target}, gc=False)
+    except ValueError:  # quotes or backslashes in a name
+        return None
+    answer = msgspec.defstruct("Answer", [("posterior", beliefs), ("impossible", bool, False)], gc=False)
+    return lambda columns: list(map(answer, map(beliefs, map(belief, *columns))))
+
+
 def posterior_answers(engine: Engine, tables: Mapping[str, Floats]) -> list[dict[str, Any]]:
     """Turn tables ``target -> (rows, states)`` into rows' answers; null where the evidence is impossible."""
-    if len(tables) == 1:  # most questions: a third quicker
-        ((target, table),) = tables.items()
-        states = engine.network.schema[target].states
-        return [
-            {"posterior": {target: dict(zip(states, values, strict=True))}, "impossible": False}
-            if values[0] == values[0]
-            else {"posterior": {target: None}, "impossible": True}
-            for values in table.tolist()
-        ]
     rows = len(next(iter(tables.values())))
     answers: list[dict[str, Any]] = [{"posterior": {}, "impossible": False} for _ in range(rows)]
     for target, table in tables.items():
