@@ -1,0 +1,201 @@
+"""Connections of a worker, on a transport in memory: what is turned away, and how the next request fares after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from bnpipe.serving.listening import Connection
+from bnpipe.serving.observing import Observer
+from bnpipe.serving.shedding import Receive, Scope, Send, Shedding
+
+POST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"
+GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.sent, self.closed = b"", False
+
+    def write(self, data: Any) -> None:
+        self.sent += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        """Nothing comes by itself."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes by itself."""
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(part[:3]) for part in self.sent.split(b"HTTP/1.1 ")[1:]]
+
+
+class Counter(Observer):
+    shedded = 0
+
+    def shed(self) -> None:
+        self.shedded += 1
+
+
+class Worker:
+    """A server whose application answers when it is let."""
+
+    def __init__(self, most: int) -> None:
+        self.go = asyncio.Event()
+        self.observer = Counter()
+        self.app = Shedding(self.answer, most, self.observer)
+        self.config = uvicorn.Config(self.app, http="httptools", ws="none", lifespan="off", log_config=None)
+        self.config.load()
+        self.state = ServerState()
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        await self.go.wait()
+        said = scope["method"].encode() + body
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]},
+        )
+        await send({"type": "http.response.body", "body": said})
+
+    def connect(self) -> tuple[Connection, Wire]:
+        connection, wire = Connection(self.config, self.state, {}, self.app), Wire()
+        connection.connection_made(wire)
+        return connection, wire
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 20))  # type: ignore[arg-type]
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_what_is_too_much_is_turned_away_where_it_is_read() -> None:
+    """Of questions that come in one turn those beyond the bound get 503 with Retry-After before any is answered."""
+
+    async def test() -> None:
+        worker = Worker(most=2)
+        pairs = [worker.connect() for _ in range(5)]
+        for connection, _ in pairs:
+            connection.data_received(POST)
+        assert [wire.statuses for _, wire in pairs] == [[], [], [503], [503], [503]]
+        assert b"retry-after: 1\r\n" in pairs[2][1].sent
+        worker.go.set()
+        await settle()
+        assert [wire.statuses for _, wire in pairs] == [[200], [200], [503], [503], [503]]
+        assert worker.observer.shedded == 3
+        assert not any(wire.closed for _, wire in pairs)
+
+    run(test)
+
+
+def test_a_refused_connection_goes_on() -> None:
+    """After a refusal the same connection is answered, also if the refused body came in pieces."""
+
+    async def test() -> None:
+        worker = Worker(most=1)
+        (busy, _), (other, wire) = worker.connect(), worker.connect()
+        busy.data_received(POST)
+        for piece in (POST[:30], POST[30:-3], POST[-3:-1]):
+            other.data_received(piece)
+            assert wire.statuses == []
+        other.data_received(POST[-1:])
+        assert wire.statuses == [503]
+        worker.go.set()
+        await settle()
+        other.data_received(POST)
+        await settle()
+        assert wire.statuses == [503, 200]
+        assert wire.sent.endswith(b"POSTbody")
+
+    run(test)
+
+
+def test_what_is_no_question_is_never_turned_away() -> None:
+    """A GET, such as the health check, is answered however many questions are held."""
+
+    async def test() -> None:
+        worker = Worker(most=1)
+        (busy, _), (other, wire) = worker.connect(), worker.connect()
+        busy.data_received(POST)
+        other.data_received(GET)
+        worker.go.set()
+        await settle()
+        assert wire.statuses == [200]
+        assert worker.observer.shedded == 0
+
+    run(test)
+
+
+def test_who_wants_no_more_is_closed() -> None:
+    """A refused caller that asked for the end of its connection gets it."""
+
+    async def test() -> None:
+        worker = Worker(most=1)
+        (busy, _), (other, wire) = worker.connect(), worker.connect()
+        busy.data_received(POST)
+        other.data_received(POST.replace(b"Host: h", b"Host: h\r\nConnection: close"))
+        assert wire.statuses == [503]
+        assert wire.closed
+        worker.go.set()
+        await settle()
+
+    run(test)
+
+
+def test_pipelined_questions_are_answered_in_order() -> None:
+    """A second question on a connection whose first is under way waits; it is not refused before the first's answer."""
+
+    async def test() -> None:
+        worker = Worker(most=1)
+        connection, wire = worker.connect()
+        connection.data_received(POST + POST.replace(b"body", b"more"))
+        await settle()
+        assert wire.statuses == []
+        worker.go.set()
+        await settle()
+        assert wire.statuses[0] == 200
+        assert len(wire.statuses) == 2
+        assert wire.sent.index(b"POSTbody") > 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_no_connection_is_kept_for_ever(old: bool) -> None:
+    """A connection past its time ends with its next answer, which says so; a young one is kept."""
+
+    async def test() -> None:
+        worker = Worker(most=4)
+        worker.go.set()
+        connection, wire = worker.connect()
+        if old:
+            connection._end = asyncio.get_running_loop().time() - 1.0
+        connection.data_received(POST)
+        await settle()
+        assert wire.statuses == [200]
+        assert wire.closed == old
+        assert (b"connection: close" in wire.sent) == old
+
+    run(test)
