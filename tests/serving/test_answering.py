@@ -180,3 +180,12 @@ def test_costs_grow_with_rows(rows: int, kind: Kind, interval: bool) -> None:
     codes = rows_of(rows + 1)
     less, more = (cells_touched(ENGINE, kind, options, codes[:, :count]) for count in (rows, rows + 1))
     assert 0.0 < less <= more
+
+
+def test_large_answers_cost_what_writing_them_takes() -> None:
+    """Thousands of rows of hundreds of states are no cheap question, however small the network's messages."""
+    schema = Schema((Variable("wide", tuple(f"s{n}" for n in range(200))),))
+    engine = bnpipe.compile(Network(schema, {}, tables={"wide": np.full(200, 1 / 200)}))
+    codes = np.full((1, 10_000), MISSING, dtype=np.uint8)
+    assert cells_touched(engine, "posterior", Options(("wide",)), codes) > 2e9
+    assert cells_touched(engine, "posterior", Options(("wide",)), codes[:, :1]) < 1e4
