@@ -87,8 +87,8 @@ class _Routes:
         self.questions: dict[str, Handler] = {}
         for kind in KINDS:
             self.questions[kind] = self._route("POST", f"/v1/models/{{name}}/{kind}", self._asking(kind))
-        for path in ("/v1/models/{name}/invocations", "/invocations"):
-            self._route("POST", path, self._invocations)
+        self.questions["invocations"] = self._route("POST", "/v1/models/{name}/invocations", self._invocations)
+        self._route("POST", "/invocations", self._invocations)
         self._route("POST", "/v1/feedback", self._feedback)
         self._route("GET", "/v1/models", self._models)
         self._route("GET", "/v1/models/{name}", self._model)
