@@ -116,7 +116,7 @@ RECORDS = [dict(zip(FRAME, cells, strict=True)) for cells in zip(*FRAME.values()
         {"inputs": {"rain": "yes", "wind": 3}},
         {"inputs": [{"rain": "yes"}, {"rain": "no"}]},
     ],
-    ids=lambda body: "-".join(body),
+    ids="-".join,
 )
 def test_predictions_are_mlflows(mlflow_model: Any, service: Service, body: dict[str, Any]) -> None:
     """Each form of a frame gets the values, the columns and their order that MLflow's server gives."""

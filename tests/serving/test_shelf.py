@@ -74,9 +74,7 @@ def test_nothing_new_is_nothing_done(bench: Bench) -> None:
     assert bench.shelf.model("flights").champion is not None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "0", '{"format": 99}', '{"format": 1, "schema": []}', "\x00" * 100]
-)
+@pytest.mark.parametrize("text", ["", "{}", "[]", "0", '{"format": 99}', '{"format": 1, "schema": []}', "\x00" * 100])
 def test_an_unfit_champion_displaces_nobody(bench: Bench, text: str) -> None:
     """Whatever stands in its file: the old one goes on, the fault is told, and loading is not tried for ever."""
     bench.reign(1, 1)
