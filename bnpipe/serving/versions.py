@@ -115,3 +115,5 @@ def _warm(version: ServedVersion) -> None:
     targets = version.targets(None)
     for kind in KINDS:
         answer(version.engine, kind, Options() if kind == "likelihood" else Options(targets=targets), codes)
+    if version.network.has_counts:
+        answer(version.engine, "posterior", Options(targets=targets[:1], interval=0.95), codes[:, :1])
