@@ -113,7 +113,7 @@ def _warm(version: ServedVersion) -> None:
     codes = np.full((len(version.network.nodes), 2), MISSING, dtype=np.uint8)
     codes[:, 1] = 0
     targets = version.targets(None)
-    for kind in KINDS:
+    for kind in (*KINDS, "invocations"):
         answer(version.engine, kind, Options() if kind == "likelihood" else Options(targets=targets), codes)
     if version.network.has_counts:
         answer(version.engine, "posterior", Options(targets=targets[:1], interval=0.95), codes[:, :1])
