@@ -371,7 +371,7 @@ def _unchanged(title: str, worlds: Callable[[], Iterator[World]]) -> list[Line]:
 
 
 def _roots(name: str, title: str, days: Days, count: int) -> list[Line]:
-    wrong, together, right = roots_shifted(name, days, 1405, count)
+    wrong, together, right = roots_shifted(name, days, 1505, count)
     title = f"{name}, 12 roots shifted by 0.3, {title}"
     return [
         (title, "unchanged other nodes alarming, each for itself at 5 %", "≤ 5 %", str(wrong)),
@@ -381,7 +381,7 @@ def _roots(name: str, title: str, days: Days, count: int) -> list[Line]:
 
 
 def _change(name: str, title: str, days: Days, count: int, *, single_row: bool) -> list[Line]:
-    found = one_change(name, days, 1407 if single_row else 1406, count, single_row=single_row)
+    found = one_change(name, days, 1507 if single_row else 1506, count, single_row=single_row)
     what = "one row with 4 to 7 % of the traffic" if single_row else "one CPD"
     title, asked = f"{name}, {what} changed by 0.3, {title}", "" if days.correlations != (0.0,) else "≥ 90 %"
     lines = [(title, "found within 7 days, a year's level", asked, str(found.node))]
@@ -396,13 +396,13 @@ def _trifle(name: str, count: int) -> list[Line]:
             f"{name}, one CPD changed by 0.005, 400 000 rows",
             "flagged, level 5 %",
             "0 %",
-            str(trifles(name, 1409, count)),
+            str(trifles(name, 1509, count)),
         )
     ]
 
 
 def _slow(name: str, title: str, days: Days, count: int) -> list[Line]:
-    found, dated, error = slow_changes(name, days, 1408, count)
+    found, dated, error = slow_changes(name, days, 1508, count)
     title = f"{name}, one CPD changed by 0.3 over 30 days, {title}"
     return [
         (title, "found at the end, a year's level", "found" if days is INDEPENDENT else "", str(found)),
@@ -412,15 +412,15 @@ def _slow(name: str, title: str, days: Days, count: int) -> list[Line]:
 
 
 def _years(name: str, title: str, days: Days, count: int, every: int) -> list[Line]:
-    of, alarms, spells = years(name, days, 1410, count, every=every)
+    of, alarms, spells = years(name, days, 1510, count, every=every)
     title = f"{name}, {of} years without change, a look every {every} days, {title}"
     found = f"{every * alarms / of:.2f} ({alarms} looks alarmed, in {spells} spells)"
     return [(title, "alarms a year, were there a look a day", "≤ 0.5", found)]
 
 
 def _evidently(title: str, days: Days, count: int) -> list[Line]:
-    calm, _ = evidently_columns("alarm", days, 1411, count, shifted=False)
-    wrong, right = evidently_columns("alarm", days, 1412, count, shifted=True)
+    calm, _ = evidently_columns("alarm", days, 1511, count, shifted=False)
+    wrong, right = evidently_columns("alarm", days, 1512, count, shifted=True)
     return [
         (f"alarm, no change, {title}", "Evidently's default tests: columns called drifted", "", str(calm)),
         (f"alarm, 12 roots shifted by 0.3, {title}", "… unchanged CPDs called drifted", "", str(wrong)),
@@ -438,12 +438,12 @@ def plan(count: int, model_years: int, every: int) -> list[Callable[[], list[Lin
     for name in ("alarm", "insurance"):
         for title, days in _KINDS:
             worlds = (
-                partial(null_worlds, name, days, 1401, 2 * count)
+                partial(null_worlds, name, days, 1501, 2 * count)
                 if days.persistence
-                else partial(exchanged_worlds, name, days, 1401, count, 10)
+                else partial(exchanged_worlds, name, days, 1501, count, 10)
             )
             works.append(partial(_unchanged, f"{name}, no change, {title}", worlds))
-    works.append(partial(_unchanged, "flights' days split at random", partial(flights_worlds, 1402, 2 * count)))
+    works.append(partial(_unchanged, "flights' days split at random", partial(flights_worlds, 1502, 2 * count)))
     for title, days in _KINDS[:2]:
         works += [
             partial(_roots, "alarm", title, days, count),

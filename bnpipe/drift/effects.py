@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnpipe.drift.families import FamilySample, Floats
-from bnpipe.drift.windows import Scale, WindowStatistics, design_effect, dropped_clusters
+from bnpipe.drift.windows import Scale, WindowStatistics, design_effect
 
 ROW_LEVEL: Final = 0.05
 """At which the rows of a changed CPD are told from its other rows, all of them together."""
@@ -18,8 +18,6 @@ _MOST_ROWS: Final = 10
 _RESAMPLED: Final = 400
 _LAST: Final = 3
 """Clusters at least that tell what the change came to."""
-_STRIKING: Final = 2.0
-"""By how much the clusters that are dropped gain more than others."""
 _HALF: Final = 0.5
 """Pseudo-count of each state where logarithms are taken (Jeffreys)."""
 
@@ -125,8 +123,7 @@ def smallest_shift(sample: FamilySample, threshold: float, inflation: float) -> 
     variance = _difference_variance(sample, inflation)
     rows = sample.rows
     both = (rows[sample.reference :].sum(axis=0) > 0) & (rows[: sample.reference].sum(axis=0) > 0)
-    kept = 1.0 - _STRIKING * dropped_clusters(sample.live) / sample.live if sample.live > 1 else 1.0
-    information = kept * float((4.0 / variance[both]).sum())
+    information = float((4.0 / variance[both]).sum())
     degrees = max(float(sample.degrees[both].sum()), 1.0)
     if information <= 0:
         return 1.0

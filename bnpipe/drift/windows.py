@@ -5,10 +5,6 @@ window: G2_j = 2 sum N ln(theta_own / theta_pooled). It conditions on the parent
 enter. Rows of one cluster are not independent: each cluster counts as many rows as it is worth, n / (1 + rho (n - 1))
 (Rao & Scott 1992), so that one with many rows does not speak for all.
 
-*A change is on all days, a storm on one or two.* Before it is judged, the clusters that contribute most to G2 are taken
-off, one of seven. In the replays, too: so a wild cluster no longer bounds what can be found, and windows that hold a
-few of the changed clusters stay far below the one that holds them all.
-
 Over configurations the sum finds a change of the whole CPD, each by itself a change of one row. All are put on the
 scale of their own greatest replays (:class:`Scale`), and the most striking one counts.
 
@@ -29,8 +25,6 @@ from bnpipe.drift.families import Bools, FamilySample, Floats
 
 _FEWEST_ROWS: Final = 2.0
 """Independent rows inside and outside the window that a configuration needs for a voice of its own."""
-_DROPPED: Final = 5
-"""One cluster is dropped for so many of a window, but one at least."""
 _ALARM: Final = 1e-4
 """Tail in which one node of many alarms."""
 _TAIL: Final = 0.01
@@ -48,11 +42,11 @@ class WindowStatistics:
     Parameters
     ----------
     total : float64 (windows,)
-        Sum over configurations of G2, the most striking clusters dropped.
+        Sum over configurations of G2.
     summed : float64 (windows,)
         ``-ln p`` of the sum.
     rows : float64 (windows, configurations)
-        ``-ln p`` of each configuration, its most striking clusters dropped; 0 where it holds too few rows.
+        ``-ln p`` of each configuration; 0 where it holds too few rows.
     """
 
     total: Floats
@@ -134,7 +128,7 @@ def window_statistics(sample: FamilySample, windows: Bools, inflation: Inflation
     members = np.ascontiguousarray(np.nonzero(windows)[1].reshape(count, -1))
     near, ratios, totals = np.empty((count, configurations)), np.empty((count, configurations)), np.empty(count)
     divisors = _divisors(sample, inflation.factor)
-    window_gains(counts, divisors, members, dropped_clusters(members.shape[1]), near, ratios, totals)
+    window_gains(counts, divisors, members, near, ratios, totals)
     summed, rows = judge(
         ratios,
         totals,
@@ -144,11 +138,6 @@ def window_statistics(sample: FamilySample, windows: Bools, inflation: Inflation
         error_degrees=inflation.degrees,
     )
     return WindowStatistics(totals, summed, rows)
-
-
-def dropped_clusters(size: int) -> int:
-    """Tell how many clusters of a window are dropped."""
-    return min(max(1, size // _DROPPED), size - 1)
 
 
 def _divisors(sample: FamilySample, factor: float) -> Floats:
