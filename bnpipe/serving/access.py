@@ -96,6 +96,25 @@ class Access:
         return found
 
 
+def check_host(host: str) -> None:
+    """Refuse a stranger's request that was sent to a name from elsewhere.
+
+    A page in somebody's browser may let its own name lead to a local address, and is then let in as its owner.
+
+    Raises
+    ------
+    AccessDenied
+    """
+    name = host.partition(":")[0]  # of an address as [::1] nothing is left that has a point
+    labels = name.split(".")
+    if len(labels) > 1 and labels[-1] != "localhost" and not all(label.isdecimal() for label in labels):
+        raise AccessDenied(
+            f"without a key this is answered to callers of 127.0.0.1 or localhost, not of {name[:60]!r}; "
+            "take a key, or write `anonymous: true` into the serving file",
+            known=False,
+        )
+
+
 def hash_key(key: str) -> str:
     """Make what is kept of a key: its SHA-256, in hex."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from bnpipe.answers.records import new_request_id
 from bnpipe.errors import AccessDenied, BnpipeError, QuestionError, ServiceBusy, SlowBody, WrongMediaType
 from bnpipe.serving import descriptions
-from bnpipe.serving.access import Caller
+from bnpipe.serving.access import ANONYMOUS, Caller, check_host
 from bnpipe.serving.direct import Direct, Handler
 from bnpipe.serving.invocations import media_type
 from bnpipe.serving.observing import Finished
@@ -170,6 +170,8 @@ class _Routes:
     def _caller(self, request: Request) -> Caller:
         headers = request.headers
         caller = self.service.access.caller(headers.get("authorization"), headers.get("x-api-key"))
+        if caller is ANONYMOUS and self.service.spec.anonymous is None:
+            check_host(headers.get("host", ""))
         request.state.caller = caller.name
         return caller
 

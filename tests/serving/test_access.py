@@ -150,6 +150,32 @@ def test_strangers_are_answered_on_loopback_only(host: str, anonymous: bool | No
             access.caller(None)
 
 
+@pytest.mark.parametrize(
+    ("host", "let_in"),
+    [
+        ("127.0.0.1:8800", True),
+        ("localhost:8800", True),
+        ("flights.localhost", True),
+        ("[::1]:8800", True),
+        ("[::ffff:127.0.0.1]:80", True),
+        ("service", True),
+        ("evil.example:8800", False),
+        ("127.0.0.1.evil.example", False),
+        ("evil.example", False),
+    ],
+)
+def test_a_name_that_leads_here_lets_no_stranger_in(tmp_path: Path, host: str, let_in: bool) -> None:
+    """A page whose own name leads to 127.0.0.1 is refused, unless strangers are asked for; a key goes before."""
+    spec: dict[str, Any] = {"clients": CLIENTS[:1]}
+    headers = {"host": host}
+    found = send(make_service(tmp_path, **spec), "GET", "/v1/models", headers=headers)
+    assert found.status_code == (200 if let_in else 401)
+    with_key = {**headers, "x-api-key": KEYS["asker"]}
+    assert send(make_service(tmp_path, **spec), "GET", "/v1/models", headers=with_key).status_code == 200
+    open_ = make_service(tmp_path, anonymous=True)
+    assert send(open_, "GET", "/v1/models", headers=headers).status_code == 200
+
+
 def test_a_pinned_client_stays(service: Service) -> None:
     """It is answered by its version, marked so; another client by the champion; `?version=` goes before both."""
     path = "/v1/models/flights/posterior"
