@@ -26,9 +26,9 @@ from bnpipe.serving.versions import ServedVersion
 Answers = list[dict[str, Any]]
 Ask = Callable[[ServedVersion, Kind, Options, Codes], Answers]
 
-_INLINE_CELLS: Final = 5_000_000.0
-"""Cells of messages up to which a call runs on the event loop: two milliseconds or so, about what decoding a thousand
-rows takes; longer ones go to a thread."""
+_INLINE_CELLS: Final = 8_000_000.0
+"""Cells of messages up to which a call runs on the event loop: three milliseconds at most, about what decoding a
+thousand rows takes; longer ones go to a thread."""
 _PART_CELLS: Final = 1e8
 """Cells up to which one call goes; more rows are asked in parts, between which the deadline is looked at."""
 _THREADS: Final = 2

@@ -28,7 +28,7 @@ _LONG: Final = 200
 """Characters of a text that is not kept beyond the rows it came with."""
 _MANY: Final = 64
 """Rows from which numbers are put into bins all at once."""
-_NUMBERS: Final = frozenset((float, int, type(None)))
+_NUMBERS: Final = frozenset((float, int, type(None), type(_ABSENT)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,8 +80,8 @@ class CellEncoder:
             else:
                 codes[place] = MISSING
                 continue
-            if many and (in_bins := column.bins(values)) is not None:
-                codes[place] = in_bins
+            if many and (at_once := column.at_once(values)) is not None:
+                codes[place] = at_once
                 continue
             try:
                 # True == 1, so booleans must not meet numbers in a dict: they are left to `code_of`.
@@ -113,6 +113,7 @@ class _Column:
 
     def __init__(self, variable: Variable) -> None:
         self.name, self.variable = variable.name, variable
+        self.edges = None if variable.edges is None else np.array(variable.edges, dtype=np.float64)
         self._states = {state: code for code, state in enumerate(variable.states)}
         self._kept: dict[Any, int] = {_ABSENT: MISSING, None: self._role(variable.missing)}
         self.known: dict[Any, int] = dict(self._kept)
@@ -142,17 +143,25 @@ class _Column:
         self.odd.clear()
         self.full = False
 
-    def bins(self, values: Sequence[Any]) -> Codes | None:
-        """Give the codes of numbers and nulls; None where something else is among them, or there are no bins."""
-        edges = self.variable.edges
-        if edges is None or not _NUMBERS.issuperset(map(type, values)):
-            return None
+    def at_once(self, values: Sequence[Any]) -> Codes | None:
+        """Give the codes of numbers that fall into bins, or of values that are known; None if there are others."""
+        kinds = set(map(type, values))
         try:
-            numbers = np.array(values, dtype=np.float64)  # a null becomes NaN, which JSON does not have
-        except OverflowError:
+            if self.edges is not None and kinds <= _NUMBERS:
+                return self._in_bins(self.edges, values, gaps=object in kinds)
+            if bool not in kinds and not self.odd:
+                return np.frombuffer(bytes(map(self.known.__getitem__, values)), dtype=np.uint8)
+        except (KeyError, OverflowError):
             return None
-        codes = np.searchsorted(edges, numbers, side="right").astype(np.uint8)
+        return None
+
+    def _in_bins(self, edges: NDArray[np.float64], values: Sequence[Any], *, gaps: bool) -> Codes:
+        there = [None if value is _ABSENT else value for value in values] if gaps else values
+        numbers = np.array(there, dtype=np.float64)  # a null becomes NaN, which JSON does not have
+        codes = edges.searchsorted(numbers, side="right").astype(np.uint8)
         codes[np.isnan(numbers)] = self._kept[None]
+        if gaps and self._kept[None] != MISSING:
+            codes[[value is _ABSENT for value in values]] = MISSING
         return codes
 
     def strange(self, value: Cell) -> bool:

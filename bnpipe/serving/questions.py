@@ -153,7 +153,7 @@ def refuse_repeated(body: bytes, keys: int, texts: Iterable[Any] = ()) -> None:
     texts : iterable
         What was decoded: its texts' colons count, names of keys too.
     """
-    colons = body.count(b":")
+    colons = _colons(body)
     if colons == keys:
         return
     if b"\\u" not in body and colons == keys + sum(text.count(":") for text in texts if text.__class__ is str):

@@ -11,6 +11,7 @@ from bnpipe.inference import Engine
 from bnpipe.network import Network
 from bnpipe.schema import MISSING, Schema, Variable
 from bnpipe.serving.answering import Options, answer, encode_answers
+from bnpipe.serving.cells import CellEncoder
 
 ROWS = 300
 
@@ -52,3 +53,36 @@ def test_impossible_rows_among_many(impossible: bool) -> None:
     found = encode_answers(answer(engine, "posterior", options, codes))
     assert found == alone(engine, options, codes)
     assert (b'"impossible":true' in found) == impossible
+
+
+def test_many_rows_are_encoded_as_one_by_one() -> None:
+    """Numbers, nulls, gaps, words and odd cells of many rows have the codes, and the faults, of each row alone."""
+    schema = Schema(
+        (
+            Variable("bins", ("low", "mid", "high", "none"), edges=(1.5, 3.0), missing="none"),
+            Variable("plain", ("low", "high"), edges=(2.0,)),
+            Variable("word", ("a", "b", "rest"), other="rest"),
+            Variable("truth", ("False", "True")),
+        )
+    )
+    kinds = {
+        "numbers": ([1, 1.5, 2.99, 3, -1e300, 10**300], ["a", "b"]),
+        "nulls and gaps": ([1.4, None, ..., 3.5, 7], ["a", None, ...]),
+        "odd": ([2, "low", "none", "2.5", True, "?", 10**400, ...], ["a", "new", True, 3, ...]),
+    }
+    rng = np.random.default_rng(4)
+    for numbers, words in kinds.values():
+        rows = []
+        for _ in range(ROWS):
+            drawn = {
+                "bins": numbers[rng.integers(len(numbers))],
+                "plain": numbers[rng.integers(len(numbers))],
+                "word": words[rng.integers(len(words))],
+                "truth": [True, False][rng.integers(2)],
+            }
+            rows.append({name: value for name, value in drawn.items() if value is not ...})
+        whole, one = CellEncoder(schema).encode(rows), [CellEncoder(schema).encode([row]) for row in rows]
+        np.testing.assert_array_equal(whole.codes, np.concatenate([each.codes for each in one], axis=1))
+        alone = [(place, name, value) for place, each in enumerate(one) for _, name, value in each.unseen]
+        assert sorted(map(repr, whole.unseen)) == sorted(map(repr, alone))
+        assert len(set(whole.codes[0].tolist())) > 2
