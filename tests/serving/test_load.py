@@ -195,7 +195,8 @@ def test_versions_change_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [swap.version for swap in soaked.swaps] == [2, 3, 4]
     assert soaked.load.by_status == {200: soaked.load.status.size}, soaked.load.first_failure
     assert soaked.away[1] > soaked.away[0] > soaked.swaps[1].seen
-    assert not soaked.grown()
+    # The follower loads its Parquet library when the first journal is closed, which here is in the middle.
+    assert not [name for name in soaked.grown() if name != "follower"]
     # The target is 3 times; other processes on the machine delay both.
     assert soaked.in_swaps.quantile(0.99) < max(8 * soaked.before.quantile(0.99), 0.25)
 
