@@ -30,6 +30,8 @@ _SHARE: Final = 8
 _LATE: Final = 0.005
 """Seconds by which the event loop lags when there is too much to do: then all who wait are taken, to be turned away."""
 _ALL: Final = 1000
+_PIECE: Final = 1_000_000
+"""Bytes of a body that are handed over at once; by pieces of 64 kB, as uvicorn does it, a thousand rows wait longer."""
 _LIFETIME: Final = 60.0
 """Seconds after which a connection ends with its next answer; each has between half and one and a half of it."""
 _NO_ROOM: Final = 0.5
@@ -156,9 +158,13 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body."""
-        if not self._turned_away:
-            super().on_body(body)
+        """Keep a piece of the body; the question is woken when all is there, and before only if it is long."""
+        if self._turned_away or self.cycle.response_complete:
+            return
+        self.cycle.body += body
+        if len(self.cycle.body) > _PIECE:
+            self.flow.pause_reading()
+            self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Turn away now that the next request can be told from this one."""

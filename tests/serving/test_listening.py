@@ -199,3 +199,22 @@ def test_no_connection_is_kept_for_ever(old: bool) -> None:
         assert (b"connection: close" in wire.sent) == old
 
     run(test)
+
+
+def test_long_bodies_come_whole() -> None:
+    """A body of several megabytes in many pieces arrives as it was sent, in pieces of a bounded size."""
+
+    async def test() -> None:
+        worker, body = Worker(most=1), bytes(range(256)) * 10_000
+        worker.go.set()
+        connection, wire = worker.connect()
+        connection.data_received(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))
+        for first in range(0, len(body), 60_000):
+            connection.data_received(body[first : first + 60_000])
+            await settle()
+            assert len(connection.cycle.body) < 1_100_000
+        await settle()
+        assert wire.statuses == [200]
+        assert wire.sent.endswith(b"POST" + body)
+
+    run(test)
