@@ -29,7 +29,7 @@ test: lint ## Lint, then every test; ARGS go to pytest
 
 # numba's cache does not tell checked from unchecked code, hence the folder of its own.
 # As plain Python, searches and intervals would take hours.
-SMALL = $(wildcard $(patsubst %,tests/test_%.py,tables counts data parameters kernels scores search audit junction inference inference_questions inference_runs))
+SMALL = $(wildcard $(patsubst %,tests/test_%.py,tables counts data parameters kernels scores search audit junction inference inference_questions inference_runs)) tests/drift/test_windows.py
 LARGE = $(wildcard $(patsubst %,tests/test_%.py,structure strength intervals inference_peers classifier))
 kernels: setup ## The numeric tests with numba's bounds checks, then as plain Python
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.cache/numba-bounds $(BIN)/python -m pytest -q $(SMALL) $(LARGE) $(ARGS)

@@ -91,6 +91,11 @@ class FamilySample:
         return intra_cluster_correlation(self.counts)
 
     @cached_property
+    def past_correlation(self) -> float:
+        """The same of the reference alone."""
+        return intra_cluster_correlation(self.counts[: self.reference]) if self.reference > 1 else 0.0
+
+    @cached_property
     def usual_rows(self) -> Floats:
         """Rows of the same cluster behind a row of each configuration, in the mean, float64 (configurations,)."""
         found: Floats = (self.rows**2).sum(axis=0) / np.maximum(self.rows.sum(axis=0), 1.0)

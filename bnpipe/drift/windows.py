@@ -16,6 +16,7 @@ Rao, J. N. K. & Scott, A. J. (1992). A simple method for the analysis of cluster
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -52,6 +53,13 @@ class WindowStatistics:
     total: Floats
     summed: Floats
     rows: Floats
+
+    @cached_property
+    def striking(self) -> Floats:
+        """What is most striking in each window, ``-ln p``, float64 (windows,)."""
+        heard = np.maximum((self.rows > 0).sum(axis=1), 1)
+        found: Floats = np.maximum(self.summed, self.rows.max(axis=1, initial=0.0) - np.log(heard))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +149,13 @@ def window_statistics(sample: FamilySample, windows: Bools, inflation: Inflation
 
 
 def _divisors(sample: FamilySample, factor: float) -> Floats:
-    """By how much neighbours inflate the variance of each configuration, float64 (configurations,)."""
-    alike = sample.pooled_correlation * np.maximum(sample.usual_rows - 1.0, 0.0)
-    found: Floats = (1.0 + factor * alike) / (1.0 + alike)
+    """By how much neighbours inflate the variance of each configuration, float64 (configurations,).
+
+    The factor is of what the reference's clusters have in common; a change makes all clusters together look more alike.
+    """
+    behind = np.maximum(sample.usual_rows - 1.0, 0.0)
+    added = (factor - 1.0) * sample.past_correlation * behind
+    found: Floats = 1.0 + added / (1.0 + sample.pooled_correlation * behind)
     return found
 
 

@@ -7,11 +7,13 @@ import pytest
 
 from bnpipe.drift.families import FamilySample
 from bnpipe.drift.windows import (
+    Inflation,
     Scale,
     WindowStatistics,
     likelihood_ratio,
     random_windows,
     surprise,
+    window_statistics,
 )
 from bnpipe.kernels.windows import window_gains
 
@@ -81,3 +83,15 @@ def test_statistics_with_heavier_tails_count_for_less():
     assert scale.summed == pytest.approx(3.0 * scale.rows[0])
     assert scale.rows[0] == pytest.approx(1.0, abs=0.3)
     assert scale.rows[1] == pytest.approx(4.0 / (1.0 - np.log(0.01)))
+
+
+def test_neighbours_inflate_only_what_the_reference_has_in_common():
+    """A change makes all clusters together look alike within; a factor of 9 must not multiply that likeness."""
+    hits = np.random.default_rng(0).binomial(60, np.r_[np.full(45, 0.7), np.full(7, 0.2)])
+    sample = sample_of(np.stack([hits, 60 - hits], axis=1)[:, None, :])
+    assert sample.pooled_correlation > 0.1
+    assert sample.past_correlation < 0.01
+    usual, inflated = (
+        window_statistics(sample, sample.observed[None], Inflation(factor)).summed[0] for factor in (1.0, 9.0)
+    )
+    assert inflated > 0.7 * usual
