@@ -271,6 +271,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = Settings.from_environ()
+    import pyarrow.parquet  # noqa: F401  its 100 MB from the start, or they look like a leak later
+
     from bnpipe.registry import Registry
 
     follower = Follower(Registry(settings.tracking_uri), cache_folder(order.spec, settings), order.spec)

@@ -18,9 +18,12 @@ from bnpipe.serving.answering import Options, answer, posterior_answers
 from bnpipe.serving.cells import CellEncoder
 from bnpipe.serving.questions import KINDS
 from bnpipe.serving.situation import VersionOnDisk
+from bnpipe.serving.usual import DRAWN
 
 NETWORK: Final = "network.json"
 EXAMPLE: Final = "example.json"
+_WARM_CELLS: Final = 1e9
+"""Cells of messages that warming may touch for likelihoods: a second or so."""
 _TOLERANCE: Final = 1e-9
 """Between the answer recorded where the version was made and this machine's."""
 
@@ -114,6 +117,8 @@ def _warm(version: ServedVersion) -> None:
     codes[:, 1] = 0
     targets = version.targets(None)
     for kind in (*KINDS, "invocations"):
+        if kind == "likelihood" and DRAWN * version.cost > _WARM_CELLS:
+            continue  # left to who asks for one, within what a question may cost
         answer(version.engine, kind, Options() if kind == "likelihood" else Options(targets=targets), codes)
     if version.network.has_counts:
         answer(version.engine, "posterior", Options(targets=targets[:1], interval=0.95), codes[:, :1])
