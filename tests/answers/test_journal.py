@@ -58,7 +58,9 @@ def test_a_torn_end_is_cut_and_counted(tmp_path, cut) -> None:
     assert 0 < held.torn < len(whole) // 2
 
 
-@pytest.mark.parametrize("tail", [bytes(100), b"\x05\0\0\0\0\0\0\0hello", os.urandom(64)])
+@pytest.mark.parametrize(
+    "tail", [bytes(100), b"\x05\0\0\0\0\0\0\0hello", os.urandom(64)], ids=["zeros", "no CRC", "noise"]
+)
 def test_what_a_loss_of_power_leaves_is_no_record(tmp_path, tail) -> None:
     """Blocks that were allocated and never written would pass for a record."""
     with Journal(tmp_path, "w") as journal:

@@ -90,7 +90,11 @@ def test_scopes_hold(service: Service, asked: tuple[str | None, str, str, dict[s
     assert status(service, key, method, path, **request) == expected
 
 
-@pytest.mark.parametrize("key", ["", "x", "bnp_", new_key(), hash_key(KEYS["asker"]), KEYS["asker"][:-1], "é"])
+@pytest.mark.parametrize(
+    "key",
+    ["", "x", "bnp_", new_key(), hash_key(KEYS["asker"]), KEYS["asker"][:-1], "é"],
+    ids=["empty", "letter", "prefix", "another", "hash", "cut", "not ASCII"],
+)
 def test_other_keys_are_none(service: Service, key: str) -> None:
     """An unknown key is not a stranger's request: 401, and how to say who asks. The hash is no key."""
     found = send(service, "GET", "/v1/models", headers={"authorization": f"Bearer {key}".encode()})
