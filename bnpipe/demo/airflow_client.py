@@ -15,6 +15,9 @@ from bnpipe.errors import PlatformError
 
 _Json = Mapping[str, Any] | None
 FINISHED = frozenset({"success", "failed"})
+_TRIES = 4
+_PAUSE = 1.0
+"""Seconds before a look is tried again that Airflow answered with an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,11 @@ class AirflowClient:
         answer = self._send(method, path, body)
         if answer.status_code == requests.codes.unauthorized:
             self._log_in()
+            answer = self._send(method, path, body)
+        for _ in range(_TRIES if method == "GET" else 0):
+            if answer.status_code < requests.codes.server_error:
+                break
+            time.sleep(_PAUSE)  # SQLite was locked for longer than Airflow waits
             answer = self._send(method, path, body)
         if missing_ok and answer.status_code == requests.codes.not_found:
             return None

@@ -93,7 +93,9 @@ class Stack:
         while waiting := [name for name in self.services if not self._settled(name)]:
             for name in waiting:
                 self._advance(self.services[name], deadline - time.monotonic())
-            self.processes.check()
+            started = [self._running[name].process for name in waiting if name in self._running]
+            if not any(process.poll() == 0 for process in started):  # that one ended well since; it is taken next time
+                self.processes.check()
             assert time.monotonic() < deadline, f"not up after {timeout} s: {waiting}; logs in {self._folder}"
             time.sleep(1)  # each look starts a Python per service, on the cores that they start on
 

@@ -146,16 +146,22 @@ def test_sighup_replaces_all_and_loses_none(service: Running) -> None:
 
 def test_connections_are_shared_out(service: Running) -> None:
     """Of eight kept connections each of two workers has some; by chance alone one would have none once in a hundred."""
-    timer_counts: list[tuple[int, int]] = []
+    counts: list[tuple[int, int]] = [(0, 0)]
+    looked = threading.Event()
+
+    def all_there() -> bool:
+        counts.append((connections(service, "worker-1"), connections(service, "worker-2")))
+        return sum(counts[-1]) == CLIENTS
 
     def look() -> None:
-        timer_counts.append((connections(service, "worker-1"), connections(service, "worker-2")))
+        wait_for(all_there, seconds=20.0)
+        looked.set()
 
-    timer = meanwhile(1.5, look)
-    run_load(closed_loop(service.address, requests(), clients=CLIENTS, seconds=2.0))
+    timer = meanwhile(1.0, look)
+    run_load(closed_loop(service.address, requests(), clients=CLIENTS, seconds=1.0, until=looked.is_set))
     timer.join()
-    assert sum(timer_counts[0]) == CLIENTS
-    assert min(timer_counts[0]) >= 2
+    assert sum(counts[-1]) == CLIENTS
+    assert min(counts[-1]) >= 2
 
 
 def test_overload_is_turned_away(service: Running) -> None:
