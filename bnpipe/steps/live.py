@@ -104,6 +104,8 @@ class Champion:
         Where the days it learned from begin and end, and where those it was proved on end.
     fingerprint : str
         Of the rows it learned from and was proved on.
+    base : Champion, optional
+        Of a refit: the version that all but the refitted families are from.
     """
 
     number: int
@@ -111,9 +113,10 @@ class Champion:
     train_end: datetime
     window_end: datetime
     fingerprint: str
+    base: Champion | None = None
 
     @classmethod
-    def of(cls, version: Version) -> Champion | None:
+    def of(cls, version: Version, base: Champion | None = None) -> Champion | None:
         """Read a version's tags; None if bnpipe did not make it."""
         try:
             start = datetime.fromisoformat(version.tags.get("bnpipe.window_start", ""))
@@ -122,18 +125,20 @@ class Champion:
         if version.train_end is None or version.window_end is None:
             return None
         fingerprint = version.tags.get("bnpipe.data_fingerprint", "")
-        return cls(version.number, start, version.train_end, version.window_end, fingerprint)
+        return cls(version.number, start, version.train_end, version.window_end, fingerprint, base)
 
     def to_dict(self) -> dict[str, Any]:
         """Give JSON-ready fields."""
         times = {name: getattr(self, name).isoformat() for name in ("start", "train_end", "window_end")}
-        return {**asdict(self), **times}
+        fields = {"number": self.number, **times, "fingerprint": self.fingerprint}
+        return fields if self.base is None else {**fields, "base": self.base.to_dict()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Champion:
         """Read what :meth:`to_dict` wrote."""
         times = {name: datetime.fromisoformat(fields[name]) for name in ("start", "train_end", "window_end")}
-        return cls(**{**fields, **times})
+        base = fields.get("base")
+        return cls(**{**fields, **times, "base": None if base is None else cls.from_dict(base)})
 
 
 @dataclass(frozen=True, slots=True)

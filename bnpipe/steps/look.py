@@ -11,7 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from bnpipe.config import ModelSpec, Overrides, Settings, load_spec
-from bnpipe.errors import BnpipeError, EmptyWindowError, shorten
-from bnpipe.registry import Registry
+from bnpipe.errors import BnpipeError, EmptyWindowError, VersionNotFound, shorten
+from bnpipe.registry import Registry, Version
 from bnpipe.steps.live import Champion, LiveWindow, Look, LookBench, LookRecipe, Obstacle
 from bnpipe.steps.proof import load_rival
 from bnpipe.steps.reaction import look_act, look_decide, look_report
-from bnpipe.steps.recipe import code_version
+from bnpipe.steps.recipe import REFIT_OF_TAG, code_version
 from bnpipe.steps.situation import KEY_TAG, WINDOW_END_TAG
 from bnpipe.steps.train import train
 from bnpipe.steps.training import Record, close_failed, step
@@ -176,13 +176,22 @@ def look_snapshot(
     return look
 
 
+def _champion(registry: Registry, version: Version) -> Champion | None:
+    """Read a version, and those that it is a refit of, as far as they are still there."""
+    base = None
+    if REFIT_OF_TAG in version.tags:
+        with suppress(VersionNotFound):
+            base = _champion(registry, registry.version(version.model, int(version.tags[REFIT_OF_TAG])))
+    return Champion.of(version, base)
+
+
 def _find_champion(registry: Registry, model: str) -> tuple[Champion | None, Network | None, Obstacle | None]:
     version = registry.champion(model)
     if version is None:
         if vacant := registry.vacancy(model):
             return None, None, Obstacle(f"there is nothing to compare with: {vacant}")
         return None, None, Obstacle(f"{model} has no champion yet: there is nothing to compare with", alert=False)
-    champion, network = Champion.of(version), load_rival(registry, version)
+    champion, network = _champion(registry, version), load_rival(registry, version)
     if champion is None or network is None or not network.has_counts:
         said = f"champion {version.number} was not made by bnpipe: nobody knows from which rows it was learned"
         return None, None, Obstacle(said)

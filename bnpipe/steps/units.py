@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bnpipe.errors import DataError, StoreError
-from bnpipe.steps.live import LookBench
+from bnpipe.steps.live import Champion, LookBench
 from bnpipe.store import Snapshot, load_frame
 from bnpipe.verdict import Verdict
 
@@ -36,8 +36,18 @@ def in_another_unit(bench: LookBench) -> tuple[Verdict, ...]:
 
 
 def _learned(bench: LookBench, name: str) -> pd.Series | None:
-    champion = bench.recipe.champion
-    assert champion is not None, "the recipe has an obstacle where there is no champion"
+    """Give the values that the champion learned from; of a refit also those of the versions it is made from."""
+    import pandas as pd
+
+    found, version = [], bench.recipe.champion
+    while version is not None:
+        found.append(_values(bench, name, version))
+        version = version.base
+    there = [values for values in found if values is not None]
+    return pd.concat(there, ignore_index=True) if there else None
+
+
+def _values(bench: LookBench, name: str, champion: Champion) -> pd.Series | None:
     try:
         with bench.store.open_snapshot(Snapshot("", champion.fingerprint, 0, 0)) as path:
             return load_frame(path, (name,), start=champion.start, end=champion.train_end)[name]

@@ -236,25 +236,45 @@ def in_inches(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(height=(frame["height"] / 2.54).round(2))
 
 
-@pytest.mark.parametrize(("severity", "action"), [("critical", "hold"), ("warning", "nothing")])
-def test_a_unit_within_the_bounds_is_held(clinic, severity, action):
-    """One day of seven in another unit, each value plausible: told with unit and day; the spec may ask for less."""
+@pytest.fixture
+def measured(clinic):
+    """Everybody's height is measured, to the centimetre."""
 
     def with_height(frame: pd.DataFrame) -> pd.DataFrame:
         rng = np.random.default_rng(int(frame["age"].sum()))
         return frame.assign(height=rng.normal(150, 25, len(frame)).clip(40, 200).round())
 
     clinic.edit_rows(with_height)
-    height = f"  height: {{edges: [80], minimum: 0, maximum: 300, range_severity: {severity}}}\n"
-    clinic.edit_spec("  treatment: {", f"{height}  treatment: {{")
+    clinic.edit_spec("  treatment: {", "  height: {edges: [80], minimum: 0, maximum: 300}\n  treatment: {")
     clinic.edit_spec("[[season, age],", "[[season, age, height],")
-    train(clinic)
-    assert look(clinic)[1].action == "nothing"
-    clinic.edit_rows(in_inches, {"2026-03-14"})
-    _, decision = look(clinic)
+    return clinic
+
+
+@pytest.mark.parametrize(("severity", "action"), [("critical", "hold"), ("warning", "nothing")])
+def test_a_unit_within_the_bounds_is_held(measured, severity, action):
+    """One day of seven in another unit, each value plausible: told with unit and day; the spec may ask for less."""
+    measured.edit_spec("maximum: 300}", f"maximum: 300, range_severity: {severity}}}")
+    train(measured)
+    assert look(measured)[1].action == "nothing"
+    measured.edit_rows(in_inches, {"2026-03-14"})
+    _, decision = look(measured)
     [verdict] = [verdict for verdict in decision.verdicts if verdict.gate == "unit of height"]
     assert decision.action == action
     assert "from centimetres to inches (0.393701 x) on 1 days (2026-03-14)" in verdict.reason
+
+
+def test_a_unit_is_told_by_what_a_refits_base_learned(measured):
+    """In a refit's few days there may be few of all values; those of the version it refits count, too."""
+    train(measured)
+    few = date(2026, 2, 16)
+    measured.edit_rows(lambda frame: frame.assign(height=150.0), days(few, LEARNED))
+    _, outcome = train(measured, at=LEARNED, refit=("treatment",), since=few)
+    registry().promote("clinic", outcome.version, actor="eve", reason="test")
+    assert registry().champion("clinic").tags["bnpipe.refit_of"] == "1"
+    measured.edit_rows(in_inches, {"2026-03-14"})
+    _, decision = look(measured)
+    assert decision.action == "hold"
+    assert "centimetres to inches" in decision.reason
 
 
 def test_too_few_rows_for_so_few_days_are_held(trained):
