@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow_place import mlflow_at
 from registry_bench import make_network, make_rows
 
 import bnpipe
@@ -41,12 +42,8 @@ def model(migrated_mlflow_db: Path, tmp_path_factory: pytest.TempPathFactory) ->
     registry.promote("flights", version.number, actor="eve", reason="first")
     import mlflow
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
+    with mlflow_at(uri):
         yield mlflow.pyfunc.load_model("models:/flights@champion")
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 def expected(frame: pd.DataFrame) -> np.ndarray:

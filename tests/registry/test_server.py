@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow_place import mlflow_at
 from registry_bench import check_agreement, make_network, make_rows
 
 from bnpipe.errors import PromotionRefused, RegistryError, RegistryUnavailable
@@ -109,12 +110,8 @@ def test_a_training_through_the_server(server: str, tmp_path: Path, monkeypatch:
 
     import mlflow
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server)
-    try:
+    with mlflow_at(server):
         answer = mlflow.pyfunc.load_model("models:/flights@champion").predict(pd.DataFrame({"wind": [3]}))
-    finally:
-        mlflow.set_tracking_uri(before)
     assert len(answer) == 1
     assert not list(tmp_path.iterdir())
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlflow_place import mlflow_at
 from registry_bench import make_rows
 from serving_bench import Kept, make_service, send
 
@@ -51,12 +52,8 @@ def mlflow_model(migrated_mlflow_db: Path, tmp_path_factory: pytest.TempPathFact
     registry.promote("flights", version.number, actor="eve", reason="first")
     import mlflow
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
+    with mlflow_at(uri):
         yield mlflow.pyfunc.load_model("models:/flights@champion")
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")
