@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import numbers
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -208,7 +209,7 @@ class Variable:
         table = np.full(len(uniques) + 1, MISSING, dtype=np.uint8)
         strange = np.zeros(len(uniques) + 1, dtype=np.bool_)
         for place, value in enumerate(uniques):
-            code = self._lookup(value)
+            code = self.code_of(value)
             strange[place] = code is None
             table[place] = self._fallback(self.other) if code is None else code
         table[-1] = self._fallback(self.missing)  # pandas gives nulls the place -1
@@ -219,7 +220,8 @@ class Variable:
         codes[np.isnan(values)] = self._fallback(self.missing)
         return codes
 
-    def _lookup(self, value: object) -> int | None:
+    def code_of(self, value: object) -> int | None:
+        """Give the code of one value that is not null; None if it is no state, also where `other` would take it."""
         code = self._code_of.get(state_name(value)) if self.edges is None or isinstance(value, str) else None
         if code is not None or self.edges is None:
             return code
@@ -229,7 +231,7 @@ class Variable:
             return None
         except OverflowError:  # an integer of more than 308 digits
             number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
-        return None if math.isnan(number) else int(np.searchsorted(np.asarray(self.edges), number, side="right"))
+        return None if math.isnan(number) else bisect_right(self.edges, number)
 
     def _fallback(self, state: str | None) -> int:
         return MISSING if state is None else self._code_of[state]

@@ -75,34 +75,25 @@ class Standings(Canaries):
         from mlflow.models import Model
 
         with tempfile.TemporaryDirectory() as folder:
-            if self._download(version, "MLmodel", Path(folder)) is None:
+            if self._download(version, "MLmodel", folder) is None:
                 return ()
             flavors = Model.load(folder).flavors
         return tuple(flavors.get("python_function", {}).get("config", {}).get("targets", ()))
 
     def _file(self, version: Version, path: str) -> str | None:
         with tempfile.TemporaryDirectory() as folder:
-            local = self._download(version, path, Path(folder))
+            local = self._download(version, path, folder)
             return None if local is None else local.read_text()
 
-    def _download(self, version: Version, path: str, folder: Path) -> Path | None:
+    def _download(self, version: Version, path: str, folder: str) -> Path | None:
         """Bring one file of a version; None if it has no such file."""
-        from mlflow.artifacts import download_artifacts
-
-        where = self.connection.call("get_model_version_download_uri", version.model, str(version.number))
+        where = self._place(version)
         try:
-            with self.connection.translated():
-                local = download_artifacts(
-                    artifact_uri=f"{where.rstrip('/')}/{path}",
-                    dst_path=str(folder),
-                    tracking_uri=self.connection.uri,
-                    registry_uri=self.connection.registry_uri,
-                )
+            return self._bring(where, path, folder)
         except BnpipeError as error:
             if error.retryable:
                 raise
             return None
-        return Path(local)
 
 
 def _number(text: Any) -> int | None:

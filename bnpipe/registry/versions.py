@@ -216,20 +216,30 @@ class Versions:
         FormatError
             It was written by a newer bnpipe, or not by bnpipe.
         """
-        from mlflow.artifacts import download_artifacts
-
         from bnpipe.network import Network
 
-        where = self.connection.call("get_model_version_download_uri", version.model, str(version.number))
+        where = self._place(version)
         with tempfile.TemporaryDirectory() as folder:
-            with self.connection.patient(), self.connection.translated():
-                local = download_artifacts(
-                    artifact_uri=f"{where.rstrip('/')}/artifacts/network.json",
-                    dst_path=folder,
-                    tracking_uri=self.connection.uri,
-                    registry_uri=self.connection.registry_uri,
-                )
+            with self.connection.patient():
+                local = self._bring(where, "artifacts/network.json", folder)
             return Network.load(local)
+
+    def _place(self, version: Version) -> str:
+        where: str = self.connection.call("get_model_version_download_uri", version.model, str(version.number))
+        return where.rstrip("/")
+
+    def _bring(self, where: str, path: str, folder: str) -> Path:
+        """Download one file of a version's."""
+        from mlflow.artifacts import download_artifacts
+
+        with self.connection.translated():
+            local = download_artifacts(
+                artifact_uri=f"{where}/{path}",
+                dst_path=folder,
+                tracking_uri=self.connection.uri,
+                registry_uri=self.connection.registry_uri,
+            )
+        return Path(local)
 
     def _aliased(self, model: str, alias: str) -> Version | None:
         try:

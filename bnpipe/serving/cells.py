@@ -5,8 +5,6 @@ A cell that is left out is unobserved. A null says that the value is missing, wh
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -15,9 +13,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bnpipe.schema import MISSING, Schema, Variable, state_name
+from bnpipe.answers import records
+from bnpipe.schema import MISSING, Schema, Variable
 
-Cell: TypeAlias = str | float | int | bool | None
+Cell: TypeAlias = records.Cell
 Row: TypeAlias = Mapping[str, Cell]
 Codes: TypeAlias = NDArray[np.uint8]
 
@@ -128,7 +127,7 @@ class _Column:
         boolean = value.__class__ is bool
         if not boolean and value in self.known:
             return self.known[value]
-        found = self._look_up(value)
+        found = self.variable.code_of(value)
         if found is None:
             self.odd.add(value)
         code = self._role(self.variable.other) if found is None else found
@@ -166,17 +165,4 @@ class _Column:
 
     def strange(self, value: Cell) -> bool:
         """Tell whether a value, not null, is no state."""
-        return value in self.odd and self._look_up(value) is None
-
-    def _look_up(self, value: Cell) -> int | None:
-        edges = self.variable.edges
-        code = self._states.get(state_name(value)) if edges is None or isinstance(value, str) else None
-        if code is not None or edges is None:
-            return code
-        try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            return None
-        except OverflowError:  # an integer of more than 308 digits
-            number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
-        return None if number != number else bisect_right(edges, number)  # noqa: PLR0124  NaN
+        return value in self.odd and self.variable.code_of(value) is None

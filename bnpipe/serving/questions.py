@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
 
+from bnpipe.answers import records
 from bnpipe.errors import QuestionError, shorten
 from bnpipe.serving.cells import Cell
 
-Kind: TypeAlias = Literal["posterior", "predict", "explanation", "likelihood", "invocations"]
+Kind: TypeAlias = records.Kind
 _LARGE: Final = 10_000
 KINDS: Final[tuple[Kind, ...]] = ("posterior", "predict", "explanation", "likelihood")
 """Kinds of :class:`Question`; `invocations` has bodies of its own."""

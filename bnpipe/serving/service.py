@@ -93,7 +93,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """Answers, and the version that gave them; `version` None: the marginal."""
+    """Answers, and the version that gave them, or whose marginals they are."""
 
     text: bytes
     version: ServedVersion
