@@ -229,7 +229,8 @@ def read_journal(path: Path, *, containing: str = "") -> JournalContents:
     while (body := _whole(data, place)) is not None:
         try:
             if not wanted or wanted in bytes(body):
-                records.append(_DECODER.decode(body))
+                record: Record = _DECODER.decode(body)
+                records.append(record.opened() if isinstance(record, AnswerRecord) else record)
         except msgspec.DecodeError as error:
             raise JournalError(f"{path}: a record is of a newer bnpipe: {error}; upgrade") from error
         place += _FRAME.size + len(body)

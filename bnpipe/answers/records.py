@@ -51,6 +51,9 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     evidence_hash : str
         See :func:`evidence_hash`. Where `rows` are kept it may be left empty, as the request need not wait for it:
         the compaction fills it in.
+    body : bytes
+        JSON of the request with the cells in its ``rows``, instead of `rows`, as the request need not wait until they
+        are written once more. A journal that is read gives :meth:`opened` records.
     """
 
     id: str
@@ -66,6 +69,17 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     rows: list[dict[str, Cell]] | None
     answer: bytes
     evidence_hash: str = ""
+    body: bytes = b""
+
+    def opened(self) -> AnswerRecord:
+        """Give the record with its `rows` instead of the `body` they are in.
+
+        Raises
+        ------
+        msgspec.DecodeError
+            There are none in it.
+        """
+        return msgspec.structs.replace(self, rows=_BODY.decode(self.body).rows, body=b"") if self.body else self
 
     @property
     def day(self) -> date:
@@ -75,7 +89,7 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     @property
     def hash(self) -> str:
         """Hash of the evidence, given or made from the rows."""
-        return self.evidence_hash or evidence_hash(self.rows or ())
+        return self.evidence_hash or evidence_hash(self.opened().rows or ())
 
     def row_answers(self) -> list[str]:
         """Give each row's part of `answer`, as it was sent.
@@ -92,6 +106,10 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
         if len(parts) != len(parts if self.rows is None else self.rows) or join_answers(parts) != self.answer:
             raise FormatError(f"request {self.id}: its answer is not a compact JSON array with an element for each row")
         return parts
+
+
+class _Body(msgspec.Struct):
+    rows: list[dict[str, Cell]]
 
 
 class FeedbackRecord(msgspec.Struct, frozen=True, tag="feedback"):
@@ -126,6 +144,7 @@ class FeedbackRecord(msgspec.Struct, frozen=True, tag="feedback"):
 Record: TypeAlias = AnswerRecord | FeedbackRecord
 
 _NO_NUMBER: Final = frozenset({str, bool, type(None)})
+_BODY: Final = msgspec.json.Decoder(_Body)
 _PARTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ENCODE: Final = msgspec.json.Encoder(order="deterministic").encode
 

@@ -60,7 +60,7 @@ def reproduce(
             f"request {record.id} was answered by network {record.content_hash[:12]}, "
             f"{record.model} version {record.version} is {network.content_hash[:12]} now"
         )
-    given = rows if rows is not None else record.rows
+    given = rows if rows is not None else record.opened().rows
     if given is None:
         raise EvidenceError(f"the log holds only the hash of request {record.id}'s evidence: give the evidence itself")
     if (found := evidence_hash(given)) != record.hash:

@@ -5,9 +5,9 @@ A cell that is left out is unobserved. A null says that the value is missing, wh
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bnpipe.answers import records
 from bnpipe.schema import MISSING, Schema, Variable
+from bnpipe.serving.table import MANY, Table, table_of
 
 Cell: TypeAlias = records.Cell
 Row: TypeAlias = Mapping[str, Cell]
@@ -25,8 +26,6 @@ _REMEMBERED: Final = 4096
 """Values of one variable whose codes are kept; a variable of states has few, a number may have many."""
 _LONG: Final = 200
 """Characters of a text that is not kept beyond the rows it came with."""
-_MANY: Final = 64
-"""Rows from which numbers are put into bins all at once."""
 _NUMBERS: Final = frozenset((float, int, type(None), type(_ABSENT)))
 
 
@@ -62,24 +61,24 @@ class CellEncoder:
         self._columns = [_Column(variable) for variable in schema]
         self._variables = len(schema)
 
-    def encode(self, rows: Sequence[Row]) -> Encoded:
+    def encode(self, rows: Sequence[Row] | Table) -> Encoded:
         """Encode rows."""
         codes = np.empty((self._variables, len(rows)), dtype=np.uint8)
         unseen: list[tuple[int, str, Cell]] = []
-        many, keys = len(rows) >= _MANY, set().union(*rows)
-        columns = _columns(rows, keys) if many else None
+        table, given = (rows, ()) if isinstance(rows, Table) else (table_of(rows), rows)
+        plain = table is not None and table.plain
         for place, column in enumerate(self._columns):
             if column.full:
                 column.forget()
             name, known, code_of = column.name, column.known, column.code
-            if columns is None:
-                values: Sequence[Any] = [row.get(name, _ABSENT) for row in rows]
-            elif name in columns:
-                values = columns[name]
+            if table is None:
+                values: Sequence[Any] = [row.get(name, _ABSENT) for row in given]
+            elif name in table.columns:
+                values = table.columns[name]
             else:
                 codes[place] = MISSING
                 continue
-            if many and (at_once := column.at_once(values)) is not None:
+            if len(values) >= MANY and (at_once := column.at_once(values, plain=plain)) is not None:
                 codes[place] = at_once
                 continue
             try:
@@ -89,19 +88,16 @@ class CellEncoder:
                 codes[place] = [code_of(value) for value in values]
             if column.odd and not column.odd.isdisjoint(values):
                 unseen += [(row, name, value) for row, value in enumerate(values) if column.strange(value)]
+        return Encoded(codes, tuple(unseen), self._unknown(given, table))
+
+    def _unknown(self, rows: Sequence[Row], table: Table | None) -> tuple[tuple[int, str], ...]:
         names = self.names
-        unknown: tuple[tuple[int, str], ...] = ()
-        if not keys <= names:
-            unknown = tuple((place, name) for place, row in enumerate(rows) for name in row if name not in names)
-        return Encoded(codes, tuple(unseen), unknown)
-
-
-def _columns(rows: Sequence[Row], keys: set[str]) -> Mapping[str, tuple[Any, ...]] | None:
-    """Give the values of each key, row by row, which spares the processor's cache; None if a row lacks a key."""
-    if len(keys) < 2 or set(map(len, rows)) != {len(keys)}:  # of one key, `itemgetter` gives no tuple
-        return None
-    names = tuple(keys)
-    return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+        if table is not None:
+            strangers = [name for name in table.columns if name not in names]
+            return tuple((place, name) for place in range(len(table)) for name in strangers) if strangers else ()
+        if names.issuperset(set().union(*rows)):
+            return ()
+        return tuple((place, name) for place, row in enumerate(rows) for name in row if name not in names)
 
 
 class _Column:
@@ -142,22 +138,37 @@ class _Column:
         self.odd.clear()
         self.full = False
 
-    def at_once(self, values: Sequence[Any]) -> Codes | None:
-        """Give the codes of numbers that fall into bins, or of values that are known; None if there are others."""
-        kinds = set(map(type, values))
+    def at_once(self, values: Sequence[Any], *, plain: bool) -> Codes | None:
+        """Give the codes of numbers that fall into bins, or of values that are known; None if there are others.
+
+        Parameters
+        ----------
+        values
+        plain : bool
+            Whether none of them is a boolean, or absent.
+        """
+        if plain and self.edges is not None:
+            try:
+                return self._in_bins(self.edges, np.frombuffer(array("d", values)))
+            except (OverflowError, TypeError):  # a huge integer; a null or a text
+                pass
         try:
-            if self.edges is not None and kinds <= _NUMBERS:
-                return self._in_bins(self.edges, values, gaps=object in kinds)
-            if bool not in kinds and not self.odd:
+            if self.edges is not None and (kinds := set(map(type, values))) <= _NUMBERS:
+                return self._in_bins_or_missing(self.edges, values, gaps=object in kinds)
+            if not self.odd and (plain or bool not in set(map(type, values))):
                 return np.frombuffer(bytes(map(self.known.__getitem__, values)), dtype=np.uint8)
         except (KeyError, OverflowError):
             return None
         return None
 
-    def _in_bins(self, edges: NDArray[np.float64], values: Sequence[Any], *, gaps: bool) -> Codes:
+    @staticmethod
+    def _in_bins(edges: NDArray[np.float64], numbers: NDArray[np.float64]) -> Codes:
+        return edges.searchsorted(numbers, side="right").astype(np.uint8)
+
+    def _in_bins_or_missing(self, edges: NDArray[np.float64], values: Sequence[Any], *, gaps: bool) -> Codes:
         there = [None if value is _ABSENT else value for value in values] if gaps else values
         numbers = np.array(there, dtype=np.float64)  # a null becomes NaN, which JSON does not have
-        codes = edges.searchsorted(numbers, side="right").astype(np.uint8)
+        codes = self._in_bins(edges, numbers)
         codes[np.isnan(numbers)] = self._kept[None]
         if gaps and self._kept[None] != MISSING:
             codes[[value is _ABSENT for value in values]] = MISSING

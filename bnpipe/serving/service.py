@@ -29,7 +29,7 @@ from bnpipe.serving.breaker import Breaker
 from bnpipe.serving.cells import CellEncoder, Codes, Encoded, Row
 from bnpipe.serving.invocations import CSV, read_csv, read_invocation
 from bnpipe.serving.observing import Observer
-from bnpipe.serving.questions import Kind, Question, read_feedback, read_question
+from bnpipe.serving.questions import Kind, Question, read_feedback, read_question, table_reader
 from bnpipe.serving.remembering import AnswerCache
 from bnpipe.serving.routing import is_shadowed
 from bnpipe.serving.rules import (
@@ -43,12 +43,13 @@ from bnpipe.serving.rules import (
     total_variation,
 )
 from bnpipe.serving.shelf import ServedModel, Shelf
+from bnpipe.serving.table import Table
 from bnpipe.serving.tracing import leave, step
 from bnpipe.serving.versions import ServedVersion
 
 _REMEMBERED_ROWS: Final = 16
 """Questions of more rows are not worth remembering whole."""
-_PART: Final = 512
+_PART: Final = 1024
 """Rows that are encoded or written in one go."""
 _SHADOWS: Final = 32
 """Shadow questions under way at most; the real ones come first."""
@@ -128,6 +129,7 @@ class Service:
         self.batcher = Batcher(self.spec.batch, on_batch=self._called)
         self.remembered = AnswerCache(self.spec.answers_cached)
         self._breakers: dict[tuple[str, int], Breaker] = {}
+        self._tables = table_reader()
         self._shadows: set[asyncio.Task[None]] = set()
 
     # -- questions
@@ -156,7 +158,7 @@ class Service:
         """
         caller.check("ask", name)
         with step("decode"):
-            question = read_question(body, most_rows=self.spec.limits.rows)
+            question = read_question(body, most_rows=self.spec.limits.rows, tables=self._tables)
         return await self.answer(kind, name, question, caller, version=version, arrived=arrived)
 
     async def answer(
@@ -190,7 +192,7 @@ class Service:
                 rows = read_invocation(body, most_rows=most)
         if not rows:
             return Reply(b'{"predictions":[]}', "")
-        return await self.answer("invocations", name, Question(rows), caller, version=version, arrived=arrived)
+        return await self.answer("invocations", name, Question(rows=rows), caller, version=version, arrived=arrived)
 
     async def _prepare(
         self, kind: Kind, name: str, question: Question, caller: Caller, *, version: int | None, arrived: float
@@ -345,7 +347,7 @@ class Service:
     def _keep(self, asked: _Asked, answered: _Answered) -> None:
         if self.log is None:
             return
-        keep = self.spec.answers.evidence == "keep"
+        asked_of, keep = asked.question, self.spec.answers.evidence == "keep"
         question = msgspec.to_builtins(asked.options)
         if answered.fallback is not None:
             question["fallback"] = answered.fallback
@@ -357,12 +359,13 @@ class Service:
             content_hash=answered.version.about.content_hash,
             arm=answered.arm,
             caller=asked.caller.name,
-            key=asked.question.key,
+            key=asked_of.key,
             kind=asked.kind,
             question=question,
-            rows=asked.question.rows if keep else None,
+            rows=asked_of.cells() if keep and not asked_of.body else None,
             answer=answered.text,
-            evidence_hash="" if keep else evidence_hash(asked.question.rows),
+            evidence_hash="" if keep else evidence_hash(asked_of.cells()),
+            body=asked_of.body if keep else b"",
         )
         self._append([record])
 
@@ -385,7 +388,7 @@ class Service:
         self.batcher.close()
 
 
-async def _encode(encoder: CellEncoder, rows: Sequence[Row]) -> Encoded:
+async def _encode(encoder: CellEncoder, rows: Sequence[Row] | Table) -> Encoded:
     """Encode rows; of many, part by part, so that others are answered in between."""
     if len(rows) <= _PART:
         return encoder.encode(rows)

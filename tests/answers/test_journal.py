@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from answer_records import answer, feedback
 
@@ -35,6 +37,21 @@ def test_records_come_back_as_they_were(tmp_path) -> None:
     assert list(held.records) == given
     assert held.torn == 0
     assert [type(value) for value in held.records[0].rows[0].values()] == [type(value) for value in rows[0].values()]
+
+
+def test_a_body_comes_back_as_its_rows(tmp_path) -> None:
+    """A record may hold the request's body: it is read as one that was made of the rows, the hash too."""
+    rows = [{"age": 40, "ward": "1: \u00e9", "smokes": None}, {"age": 10**30}]
+    made = answer(1, rows)
+    body = json.dumps({"targets": ["back"], "rows": rows, "key": "rows"}).encode()
+    kept = msgspec.structs.replace(made, rows=None, body=body)
+    with Journal(tmp_path, "one") as journal:
+        journal.append([kept, made])
+    first, _ = read_journal(journal.path).records
+    assert first == made
+    assert first.rows == rows
+    assert kept.hash == made.hash == first.hash
+    assert made.opened() is made
 
 
 def test_huge_integers_become_text(tmp_path) -> None:

@@ -19,7 +19,7 @@ from bnpipe.serving.app import create_app
 from bnpipe.serving.descriptions import document
 from bnpipe.serving.invocations import Invocation, Split
 from bnpipe.serving.problems import Problem
-from bnpipe.serving.questions import Feedback, Question
+from bnpipe.serving.questions import Feedback, QuestionBody
 from bnpipe.serving.schemas import SCHEMAS
 from bnpipe.serving.service import Service
 
@@ -68,7 +68,7 @@ def _references(node: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("struct", "schema"),
     [
-        (Question, SCHEMAS["Question"]),
+        (QuestionBody, SCHEMAS["Question"]),
         (Feedback, SCHEMAS["Feedback"]),
         (Problem, SCHEMAS["Problem"]),
         (Invocation, SCHEMAS["Invocation"]),
