@@ -117,6 +117,8 @@ class _Routes:
                 response = await handler(request)
             except ClientDisconnect:
                 response = Response(status_code=499)
+            except asyncio.CancelledError:  # by the server, whose time to drain is over
+                response = self._problem(ServiceBusy("the service stops; ask again", retry_after=1.0), name)
             except Exception as error:  # noqa: BLE001  told as a problem document
                 response = self._problem(error, name)
             reply: Reply | None = getattr(request.state, "reply", None)

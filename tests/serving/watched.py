@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,12 +84,69 @@ def shelf_of(cache: Path, spec: ServingSpec | None = None) -> Shelf:
 
 
 @dataclass
-class Served:
+class Launched:
     """A running ``bnpipe serve``."""
 
     address: str
     process: subprocess.Popen[str]
     log: Path
+
+    def wait_for(self, truth: Callable[[], Any], *, seconds: float = 60.0) -> Any:
+        """Wait until something holds; give it back."""
+        end = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(requests.RequestException):
+                if found := truth():
+                    return found
+            assert time.monotonic() < end, f"not within {seconds} s; the log ends: {self.log.read_text()[-3000:]}"
+            time.sleep(0.1)
+
+    def ready(self) -> bool:
+        """Tell whether it is."""
+        return requests.get(f"{self.address}/ready", timeout=5).status_code == 200
+
+    def stop(self) -> int:
+        """Stop as a service manager does."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def launched(folder: Path, config: str, environment: Mapping[str, str]) -> Iterator[Launched]:
+    """Run ``bnpipe serve`` in a folder on any port, from the time it is ready."""
+    (folder / "serving.yaml").write_text(config)
+    log = folder / f"serve-{time.monotonic_ns()}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bnpipe.cli", "serve", "--config", "serving.yaml", "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **environment},
+            cwd=folder,
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            line = process.stdout.readline()
+            found = re.search(r"http://\S+", line)
+            assert found, line + log.read_text()
+            service = Launched(found[0], process, log)
+            service.wait_for(service.ready)
+            yield service
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@dataclass
+class Served(Launched):
+    """A running service that lets in only who has a key."""
+
     session: requests.Session
 
     def ask(self, kind: str, *rows: Mapping[str, Any], model: str = "garden", **more: Any) -> requests.Response:
@@ -117,20 +174,6 @@ class Served:
                 found[json.loads(line)["process"]] = int(started[1])
         return found
 
-    def wait_for(self, truth: Any, *, seconds: float = 40.0) -> Any:
-        """Wait until something holds; give it back."""
-        end = time.monotonic() + seconds
-        while True:
-            with contextlib.suppress(requests.RequestException):
-                if found := truth():
-                    return found
-            assert time.monotonic() < end, f"not within {seconds} s; the log ends: {self.log.read_text()[-2000:]}"
-            time.sleep(0.1)
-
-    def ready(self) -> bool:
-        """Tell whether it is."""
-        return requests.get(f"{self.address}/ready", timeout=5).status_code == 200
-
 
 @contextlib.contextmanager
 def serving(folder: Path, cache: Path, **settings: Any) -> Iterator[Served]:
@@ -139,37 +182,11 @@ def serving(folder: Path, cache: Path, **settings: Any) -> Iterator[Served]:
         {"name": "watcher", "key_sha256": hash_key(KEY), "scopes": ["ask", "feedback", "operate"]},
         {"name": "asker", "key_sha256": hash_key(ASKING_KEY), "scopes": ["ask"]},
     ]
-    spec = {"port": 0, "cache": str(cache), "answers": {"folder": str(folder / "answers")}, "clients": clients}
-    config, log = folder / "serving.yaml", folder / "serve.log"
-    config.write_text(json.dumps({**spec, **settings}))  # JSON is YAML
+    spec = {"cache": str(cache), "answers": {"folder": str(folder / "answers")}, "clients": clients}
     environment = {
-        **os.environ,
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "BNPIPE_METRICS_KEY": METRICS_KEY,
         "BNPIPE_LOG_LEVEL": "INFO",
     }
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bnpipe.cli", "serve", "--config", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-            env=environment,
-            cwd=folder,
-        )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.search(r"http://\S+", line)
-            assert found, line + log.read_text()
-            served = Served(found[0], process, log, requests.Session())
-            served.wait_for(served.ready)
-            yield served
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            assert process.stdout is not None
-            process.stdout.close()
+    with launched(folder, json.dumps({**spec, **settings}), environment) as service:  # JSON is YAML
+        yield Served(service.address, service.process, service.log, requests.Session())
