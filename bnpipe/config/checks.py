@@ -44,17 +44,18 @@ def check_spec(path: Path | str, *, online: bool = True, now: datetime | None = 
     path : Path
         The YAML file.
     online : bool
-        Also ask the source: does the SQL run, are the columns there, has the window rows? And Great Expectations,
-        whether it knows the further expectations.
+        Also ask the source: does the SQL run, are the columns there, has the window rows? And that of live rows. And
+        Great Expectations, whether it knows the further expectations.
     now : datetime or None
         When the next scheduled run would be, with an offset; None is now.
     """
-    from bnpipe.config.online import further_problems, source_problems
+    from bnpipe.config.online import further_problems, live_problems, source_problems
 
     draft = read_draft(Path(path))
     problems = [*draft.problems, *static_problems(draft)]
     if online and draft.spec is not None:
         problems += source_problems(draft, draft.spec, now)
+        problems += live_problems(draft, draft.spec)
         problems += further_problems(draft, draft.spec)
     return sorted(dict.fromkeys(problems), key=lambda problem: (problem.line, problem.key))
 

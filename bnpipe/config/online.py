@@ -58,6 +58,46 @@ def source_problems(draft: Draft, spec: ModelSpec, now: datetime | None) -> Iter
         yield draft.problem(source, str(error))
 
 
+def live_problems(draft: Draft, spec: ModelSpec) -> Iterator[Problem]:
+    """Ask the source of live rows for its columns; variables that it lacks are unobserved in a look."""
+    from bnpipe.source import describe
+
+    live = spec.drift.source if spec.drift is not None else None
+    if live is None:
+        return
+    section = ("drift", "source")
+    source = (*section, "sql" if live.sql is not None else "path")
+    try:
+        types = describe(Settings.from_environ().connection(live.connection), spec.live_query())
+    except (SettingsError, SourceUnavailable) as error:
+        yield draft.problem(_known(draft, (*section, "connection")), str(error))
+        return
+    except DataError as error:
+        yet = "no files" in str(error).lower()
+        hint = "; looks fail until there is one" if yet else ""
+        yield draft.problem(source, f"{error}{hint}", "warning" if yet else "error")
+        return
+    for key, column in (("timestamp", live.timestamp), ("cluster", live.cluster)):
+        if column is not None and column not in types:
+            hint = did_you_mean(column, types) or f"; it has {shorten(types, limit=20)}"
+            yield draft.problem(_known(draft, (*section, key)), f"the source has no column {column!r}{hint}")
+    if (kind := types.get(live.timestamp, "TIMESTAMP")) and not kind.startswith(("TIMESTAMP", "DATE")):
+        yield draft.problem(
+            _known(draft, (*section, "timestamp")), f"the column is {kind}, not a time; cast it in `sql`"
+        )
+    absent = [name for name in spec.variables if name not in types]
+    if len(absent) == len(spec.variables):
+        yield draft.problem(source, f"the source has no variable of the spec; it has {shorten(types, limit=20)}")
+    elif unheard := [name for name in absent if name not in spec.targets]:
+        message = f"the source has no column {shorten(map(repr, unheard))}: unobserved in every look"
+        yield draft.problem(source, message, "warning")
+
+
+def _known(draft: Draft, path: yaml_lines.Path) -> yaml_lines.Path:
+    """Give a key that has a line of its own, or what it would be in."""
+    return path if path in draft.document.lines else path[:-1]
+
+
 def further_problems(draft: Draft, spec: ModelSpec) -> Iterator[Problem]:
     """Ask Great Expectations whether it knows the further expectations; imported only if there are any."""
     if not spec.validation.expectations:
@@ -80,8 +120,7 @@ def _absent(draft: Draft, spec: ModelSpec, types: Mapping[str, str]) -> Iterator
     for path, column in wanted.items():
         if column not in types:
             hint = did_you_mean(column, types) or f"; it has {shorten(types, limit=20)}"
-            place = path if path in draft.document.lines else path[:-1]
-            yield draft.problem(place, f"the source has no column {column!r}{hint}")
+            yield draft.problem(_known(draft, path), f"the source has no column {column!r}{hint}")
 
 
 def _types(draft: Draft, spec: ModelSpec, types: Mapping[str, str]) -> Iterator[Problem]:

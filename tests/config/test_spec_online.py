@@ -154,3 +154,47 @@ def test_yes_and_no_of_a_csv_are_states(check, tmp_path):
     rows.assign(paid=rows["paid"].map({True: "yes", False: "no"})).to_csv(tmp_path / "data" / "claims.csv", index=False)
     text = GOOD.replace("claims/*.parquet", "claims.csv")
     assert check(text.replace("{states: [small, large]}", '{states: ["no", "yes"], column: paid}')) == []
+
+
+PATH = "{connection: answers, path: 'answers/*.parquet'"
+AT = datetime(2013, 5, 1, tzinfo=UTC)
+ROW = {"_at": AT, "region": "SE", "hour": 3, "premium": 2.0, "size": "small"}
+
+
+@pytest.mark.parametrize(
+    ("source", "row", "expected"),
+    [
+        (PATH, ROW, []),
+        (PATH, {name: ROW[name] for name in ("_at", "region", "hour", "premium")}, []),
+        (PATH, None, ["warning: drift.source.path: no files match 'answers/*.parquet'"]),
+        (
+            PATH,
+            {"_at": AT, "region": "SE", "size": "small"},
+            ["warning: drift.source.path: the source has no column 'hour', 'premium': unobserved in every look"],
+        ),
+        (PATH, {"_at": AT, "x": 1}, ["drift.source.path: the source has no variable of the spec; it has _at, x"]),
+        (PATH + ", timestamp: when", ROW, ["drift.source.timestamp: the source has no column 'when'; it has _at,"]),
+        (
+            PATH + ", cluster: ward",
+            ROW | {"_at": "then"},
+            [
+                "drift.source: the column is VARCHAR, not a time",
+                "drift.source.cluster: the source has no column 'ward'",
+            ],
+        ),
+        ("{connection: shop, path: 'a'", ROW, ["drift.source.connection: connection 'shop'"]),
+        ("{connection: answers, sql: SELECT a FROM b", ROW, ["drift.source.sql: "]),
+    ],
+)
+def test_the_source_of_live_rows_is_asked_too(check, tmp_path, source, row, expected):
+    """A look would say so at night; here it is said with its line, and targets may be unknown."""
+    (tmp_path / "log" / "answers").mkdir(parents=True)
+    if row is not None:
+        pd.DataFrame([row]).to_parquet(tmp_path / "log" / "answers" / "a.parquet")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("BNPIPE_CONN_ANSWERS", str(tmp_path / "log"))
+        found = check(f"{GOOD}drift:\n  source: {source}}}\n")
+    assert len(found) == len(expected), found
+    for problem, says in zip(found, expected, strict=True):
+        assert says in problem
+        assert int(problem.split(":")[1]) > GOOD.count("\n")
