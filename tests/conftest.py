@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -61,10 +62,17 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty SQLite file that already holds MLflow's tables: copying it saves each test the migration."""
-    path = tmp_path_factory.mktemp("mlflow") / "template.db"
-    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{path}"]
-    subprocess.run(upgrade, check=True, capture_output=True, cwd=path.parent)
+    """An empty SQLite file that already holds MLflow's tables, made once for all workers: copying it is quick."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path = folder / "mlflow-template.db"
+    with (folder / "mlflow-template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            made = path.with_suffix(".part")
+            upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{made}"]
+            subprocess.run(upgrade, check=True, capture_output=True, cwd=folder)
+            made.rename(path)
     return path
 
 

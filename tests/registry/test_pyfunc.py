@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow_place import mlflow_at
+from mlflow_place import loaded_champion
 from registry_bench import make_network, make_rows
 
 import bnpipe
 from bnpipe.errors import SchemaError
-from bnpipe.registry import Registry
 
 TARGETS = ["late", "note"]
 
@@ -27,23 +26,9 @@ TARGETS = ["late", "note"]
 @pytest.fixture(scope="module")
 def model(migrated_mlflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The champion, loaded as a user of MLflow would."""
-    folder = tmp_path_factory.mktemp("pyfunc")
-    (folder / "mlflow.db").write_bytes(migrated_mlflow_db.read_bytes())
-    registry = Registry(uri := f"sqlite:///{folder}/mlflow.db")
-    run_id = registry.start_run(model="flights", key="k")
-    version = registry.register(
-        model="flights",
-        network=make_network(),
-        targets=TARGETS,
-        run_id=run_id,
-        training_key="k",
-        input_example=make_rows(3),
-    )
-    registry.promote("flights", version.number, actor="eve", reason="first")
-    import mlflow
-
-    with mlflow_at(uri):
-        yield mlflow.pyfunc.load_model("models:/flights@champion")
+    folder, example = tmp_path_factory.mktemp("pyfunc"), make_rows(3)
+    with loaded_champion(migrated_mlflow_db, folder, make_network(), TARGETS, input_example=example) as model:
+        yield model
 
 
 def expected(frame: pd.DataFrame) -> np.ndarray:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -20,15 +17,9 @@ import pytest
 from mlflow_place import mlflow_at
 from registry_bench import check_agreement, make_network, make_rows
 
+from benchmarks.service import free_port, mlflow_server
 from bnpipe.errors import PromotionRefused, RegistryError, RegistryUnavailable
 from bnpipe.registry import Registry, Version, client
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -36,42 +27,8 @@ def server(migrated_mlflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -
     """An MLflow server of this module's own; its whole process group ends with it."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated_mlflow_db, folder / "mlflow.db")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = (folder / "server.log").open("w")
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        log.close()
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the server answers."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended; see server.log"
-        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
-            return
-        time.sleep(0.2)
-    raise AssertionError("no MLflow server within 90 s")
+    with mlflow_server(folder, free_port()) as running:
+        yield "http://{}:{}".format(*running.address)
 
 
 def test_a_training_through_the_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,12 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlflow_place import mlflow_at
+from mlflow_place import loaded_champion
 from registry_bench import make_rows
 from serving_bench import Kept, make_service, send
 
 import bnpipe
 from bnpipe.network import Network
-from bnpipe.registry import Registry
 from bnpipe.schema import Schema, Variable, bin_labels
 from bnpipe.serving.answering import Options, answer_rows
 from bnpipe.serving.service import Service
@@ -42,18 +41,8 @@ def make_mixed() -> Network:
 @pytest.fixture(scope="module")
 def mlflow_model(migrated_mlflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The version as MLflow's scoring server loads it."""
-    folder = tmp_path_factory.mktemp("pyfunc")
-    (folder / "mlflow.db").write_bytes(migrated_mlflow_db.read_bytes())
-    registry = Registry(uri := f"sqlite:///{folder}/mlflow.db")
-    run = registry.start_run(model="flights", key="k")
-    version = registry.register(
-        model="flights", network=make_mixed(), targets=list(TARGETS), run_id=run, training_key="k"
-    )
-    registry.promote("flights", version.number, actor="eve", reason="first")
-    import mlflow
-
-    with mlflow_at(uri):
-        yield mlflow.pyfunc.load_model("models:/flights@champion")
+    with loaded_champion(migrated_mlflow_db, tmp_path_factory.mktemp("pyfunc"), make_mixed(), TARGETS) as model:
+        yield model
 
 
 @pytest.fixture(scope="module")
