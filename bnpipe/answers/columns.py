@@ -9,14 +9,17 @@ they were sent are in ``_evidence``.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from math import inf, nextafter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
+import numpy as np
 
-from bnpipe.answers.records import AnswerRecord, Cell, FeedbackRecord
+from bnpipe.answers.records import AnswerRecord, Cell, FeedbackRecord, Record
 from bnpipe.schema import Schema, Variable, state_name
 
 if TYPE_CHECKING:
@@ -28,7 +31,12 @@ SchemaOf: TypeAlias = Callable[[str, str], Schema | None]
 UNOBSERVED: Final = "_unobserved"
 """Column with a JSON list of variables that have a state for nulls and of which nothing was said."""
 
+Answered: TypeAlias = tuple[AnswerRecord, Sequence[str]]
+"""An answer, and what it says of each of its rows."""
+
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
+_NUMBERS: Final = frozenset({float, int, type(None)})
+_TEXTS: Final = frozenset({str, type(None)})
 
 
 def no_schema(model: str, content_hash: str) -> Schema | None:
@@ -74,6 +82,131 @@ def _about_feedback() -> pa.Schema:
     )
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a file, the same for each part of its records that is laid out.
+
+    Parameters
+    ----------
+    schemas : mapping of str to Schema or None
+        By content hash of the network; None where nobody knows it any more.
+    numbers : mapping of str to bool
+        By variable: whether its cells are doubles, else text.
+    """
+
+    schemas: Mapping[str, Schema | None]
+    numbers: Mapping[str, bool]
+
+    @classmethod
+    def of(cls, schemas: Mapping[str, Schema | None], names: Iterable[str] = ()) -> Layout:
+        """Take the variables of these schemas and, as text, those of these names."""
+        variables: dict[str, list[Variable]] = {}
+        for variable in (variable for schema in schemas.values() for variable in schema or ()):
+            variables.setdefault(variable.name, []).append(variable)
+        all_known = None not in schemas.values()
+        numbers = {name: all_known and all(map(is_number, found)) for name, found in variables.items()}
+        return cls(schemas, numbers | dict.fromkeys(names, False))
+
+    def answers(self, records: Sequence[Answered]) -> pa.Table:
+        """Lay out answers, in their order."""
+        nullable = {place: _nullable(schema) for place, schema in self.schemas.items()}
+        lines: list[AnswerRecord] = []
+        cells: list[dict[str, Cell]] = []
+        questions: list[str] = []
+        hashes: list[str] = []
+        evidence: list[str | None] = []
+        unobserved: list[str | None] = []
+        for record, answers in records:
+            count = len(answers)
+            lines += [record] * count
+            questions += [_text(record.question)] * count
+            hashes += [record.hash] * count
+            if record.rows is None:
+                cells += [{}] * count
+                evidence += [None] * count
+                unobserved += [None] * count
+            else:
+                cells += record.rows
+                evidence += map(_text, record.rows)
+                unobserved += [_unobserved(row, nullable[record.content_hash]) for row in record.rows]
+        places = [record.content_hash for record in lines]
+        return self._table(
+            _about_answers(),
+            {
+                "_at": [record.at for record in lines],
+                "_request": [record.id for record in lines],
+                "_row": [row for _, answers in records for row in range(len(answers))],
+                "_version": [record.version for record in lines],
+                "_content_hash": places,
+                "_arm": [record.arm for record in lines],
+                "_caller": [record.caller for record in lines],
+                "_key": [record.key for record in lines],
+                "_kind": [record.kind for record in lines],
+                "_question": questions,
+                "_evidence": evidence,
+                "_evidence_hash": hashes,
+                "_answer": [answer for _, answers in records for answer in answers],
+                UNOBSERVED: unobserved,
+            },
+            cells,
+            places,
+        )
+
+    def labels(self, records: Sequence[FeedbackRecord]) -> pa.Table:
+        """Lay out labels, in their order; all of them text."""
+        return self._table(
+            _about_feedback(),
+            {
+                "_at": [record.at for record in records],
+                "_request": [record.request for record in records],
+                "_row": [record.row for record in records],
+                "_caller": [record.caller for record in records],
+            },
+            [record.labels for record in records],
+            [""] * len(records),
+        )
+
+    def _table(
+        self,
+        about: pa.Schema,
+        lines: Mapping[str, Sequence[Any]],
+        cells: Sequence[Mapping[str, Cell]],
+        places: Sequence[str],
+    ) -> pa.Table:
+        """Put the variables' columns behind those of the records; each row comes with the name of its schema."""
+        import pyarrow as pa
+
+        shared = {name: pa.array(values, about.field(name).type) for name, values in lines.items()}
+        variables = {name: self._column(name, cells, places) for name in self.numbers}
+        return pa.table(shared | variables)
+
+    def _column(self, name: str, cells: Sequence[Mapping[str, Cell]], places: Sequence[str]) -> pa.Array:
+        import pyarrow as pa
+
+        values = [row.get(name) for row in cells]
+        kinds, number = set(map(type, values)), self.numbers[name]
+        variables = {place: schema[name] for place, schema in self.schemas.items() if schema and name in schema}
+        if number and kinds <= _NUMBERS and len(variables) == len(self.schemas):
+            with suppress(OverflowError):  # an integer of more than 308 digits
+                return pa.array(np.array(values, dtype=np.float64), from_pandas=True)
+        if not number and kinds <= _TEXTS:
+            return pa.array(values, pa.string())
+        layout: Callable[[Cell, Variable | None], float | str | None] = number_of if number else text_of
+        laid_out = [layout(value, variables.get(place)) for value, place in zip(values, places, strict=True)]
+        return pa.array(laid_out, pa.float64() if number else pa.string())
+
+
+def strangers(records: Iterable[Record], schemas: Mapping[str, Schema | None]) -> dict[str, None]:
+    """Name the variables of labels, and of answers whose schema nobody knows, each once."""
+    names: dict[str, None] = {}
+    for record in records:
+        if isinstance(record, FeedbackRecord):
+            names.update(dict.fromkeys(record.labels))
+        elif schemas[record.content_hash] is None:
+            names.update(dict.fromkeys(name for row in record.rows or () for name in row))
+    return names
+
+
 def answers_table(records: Sequence[AnswerRecord], schema_of: SchemaOf = no_schema) -> pa.Table:
     """Lay out answers of one model, in their order.
 
@@ -82,85 +215,34 @@ def answers_table(records: Sequence[AnswerRecord], schema_of: SchemaOf = no_sche
     FormatError
         An answer is not one JSON array with an element for each row.
     """
-    lines: list[dict[str, Any]] = []
-    cells: list[tuple[dict[str, Cell], str]] = []
-    schemas: dict[str, Schema | None] = {}
-    for record in records:
-        if record.content_hash not in schemas:
-            schemas[record.content_hash] = schema_of(record.model, record.content_hash)
-        answers = record.row_answers()
-        lines += _lines(record, answers, schemas[record.content_hash])
-        cells += [(row, record.content_hash) for row in record.rows or [{}] * len(answers)]
-    return _with_cells(lines, cells, schemas, _about_answers())
-
-
-def _lines(record: AnswerRecord, answers: Sequence[str], schema: Schema | None) -> list[dict[str, Any]]:
-    nullable = [variable for variable in schema or () if variable.missing is not None]
-    shared = {
-        "_at": record.at,
-        "_request": record.id,
-        "_version": record.version,
-        "_content_hash": record.content_hash,
-        "_arm": record.arm,
-        "_caller": record.caller,
-        "_key": record.key,
-        "_kind": record.kind,
-        "_question": _JSON.encode(record.question).decode(),
-        "_evidence_hash": record.hash,
-    }
-    if record.rows is None:
-        nothing = {"_evidence": None, UNOBSERVED: None}
-        return [{**shared, **nothing, "_row": place, "_answer": answer} for place, answer in enumerate(answers)]
-    return [
-        {
-            **shared,
-            "_row": place,
-            "_evidence": _JSON.encode(row).decode(),
-            "_answer": answer,
-            UNOBSERVED: _JSON.encode([v.name for v in nullable if _says_nothing(row, v)]).decode(),
-        }
-        for place, (row, answer) in enumerate(zip(record.rows, answers, strict=True))
-    ]
-
-
-def _says_nothing(row: Mapping[str, Cell], variable: Variable) -> bool:
-    """Whether the cell of a variable with a state for nulls was left out, or is text where numbers are needed."""
-    value = row.get(variable.name)
-    if value is None:
-        return variable.name not in row
-    return is_number(variable) and value != variable.missing and number_of(value, variable) is None
+    models = {record.content_hash: record.model for record in records}
+    schemas = {content_hash: schema_of(model, content_hash) for content_hash, model in models.items()}
+    layout = Layout.of(schemas, strangers(records, schemas))
+    return layout.answers([(record, record.row_answers()) for record in records])
 
 
 def feedback_table(records: Sequence[FeedbackRecord]) -> pa.Table:
     """Lay out labels, in their order; all of them text."""
-    lines = [
-        {"_at": record.at, "_request": record.request, "_row": record.row, "_caller": record.caller}
-        for record in records
-    ]
-    return _with_cells(lines, [(dict(record.labels), "") for record in records], {"": None}, _about_feedback())
+    return Layout.of({"": None}, strangers(records, {})).labels(records)
 
 
-def _with_cells(
-    lines: Sequence[dict[str, Any]],
-    cells: Sequence[tuple[dict[str, Cell], str]],
-    schemas: Mapping[str, Schema | None],
-    about: pa.Schema,
-) -> pa.Table:
-    """Put the columns of the variables behind those of the records; each row comes with the name of its schema."""
-    import pyarrow as pa
+def _text(value: Mapping[str, Any]) -> str:
+    return _JSON.encode(value).decode()
 
-    known = {place: schema for place, schema in schemas.items() if schema is not None}
-    names = dict.fromkeys(name for schema in known.values() for name in schema.names)
-    names.update(dict.fromkeys(name for row, place in cells if place not in known for name in row))
-    columns: dict[str, pa.Array] = {}
-    for name in names:
-        variables = {place: schema[name] for place, schema in known.items() if name in schema}
-        numbers = len(known) == len(schemas) and all(map(is_number, variables.values()))
-        layout: Callable[[Cell, Variable | None], float | str | None] = number_of if numbers else text_of
-        values = [layout(row.get(name), variables.get(place)) for row, place in cells]
-        columns[name] = pa.array(values, pa.float64() if numbers else pa.string())
-    shared = {name: pa.array([line[name] for line in lines], about.field(name).type) for name in about.names}
-    return pa.table(shared | columns)
+
+def _nullable(schema: Schema | None) -> list[tuple[Variable, bool]]:
+    """Give the variables that have a state for nulls, and whether they are numbers."""
+    return [(variable, is_number(variable)) for variable in schema or () if variable.missing is not None]
+
+
+def _unobserved(row: Mapping[str, Cell], nullable: Sequence[tuple[Variable, bool]]) -> str:
+    """Name the variables whose cell was left out, or is text where numbers are needed."""
+    names = [
+        variable.name for variable, number in nullable
+        if ((value := row.get(variable.name)) is None and variable.name not in row)
+        or (number and value is not None and value != variable.missing and number_of(value, variable) is None)
+    ]  # fmt: skip
+    return _JSON.encode(names).decode() if names else "[]"
 
 
 def is_number(variable: Variable) -> bool:

@@ -2,7 +2,8 @@
 
 A file is written under another name, synced and renamed; only when all files of a journal are there is the journal
 deleted. Their names follow from the journal's, so that a compaction that was killed at any step is simply done again:
-what was written is written over with the same, nothing is lost and nothing is there twice.
+what was written is written over with the same, nothing is lost and nothing is there twice. Records are decoded and laid
+out some at a time: the process that does it also follows the registry, and must not grow.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import fcntl
 import logging
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 from urllib.parse import quote
 
-from bnpipe.answers.columns import SchemaOf, answers_table, feedback_table, no_schema
-from bnpipe.answers.journal import closed, journals, read_journal, sync_folder
+import msgspec
+
+from bnpipe.answers.columns import Answered, Layout, SchemaOf, answers_table, feedback_table, no_schema, strangers
+from bnpipe.answers.journal import closed, decode, journals, of_newer, read_bodies, sync_folder
 from bnpipe.answers.records import AnswerRecord, FeedbackRecord, Record
 from bnpipe.errors import FormatError, JournalError
 
@@ -35,6 +37,8 @@ Part: TypeAlias = Literal["answers", "shadow", "feedback"]
 JOURNAL: Final = "journal"
 ASIDE: Final = "aside"
 _STALE_SECONDS: Final = 600.0
+_PIECE: Final = 1_000_000
+"""Bytes of a journal that are decoded and laid out at a time; in Python and Arrow they take ten times as much."""
 
 
 @dataclass(frozen=True)
@@ -94,37 +98,21 @@ def compact(
     JournalError
         The folder can't be read or written.
     """
-    taken, records, torn, aside = 0, 0, 0, []
     try:
         with _alone(folder) as alone:
             if not alone:
                 return Compaction()
             _sweep(folder)
-            for path in journals(folder / JOURNAL):
-                if not closed(path):
-                    continue
-                try:
-                    contents = read_journal(path)
-                except JournalError as error:
-                    log.warning("%s", error)
-                    aside.append(path.name)
-                    continue
-                odd = _lay_out(folder, path.stem, contents.records, schema_of, checkpoint)
-                checkpoint(f"{path.name}: laid out")
-                if contents.torn or odd:
-                    log.warning(
-                        "%s: %d bytes torn, %d records unreadable; kept in %s", path.name, contents.torn, odd, ASIDE
-                    )
-                    aside.append(path.name)
-                    (folder / ASIDE).mkdir(exist_ok=True)
-                    path.rename(folder / ASIDE / path.name)
-                else:
-                    path.unlink(missing_ok=True)
-                checkpoint(f"{path.name}: done")
-                taken, records, torn = taken + 1, records + len(contents.records) - odd, torn + contents.torn
+            closed_ones = filter(closed, journals(folder / JOURNAL))
+            done = [_take_in(folder, path, schema_of, checkpoint) for path in closed_ones]
     except OSError as error:
         raise JournalError(f"{folder}: the log of answers can't be compacted: {error}") from error
-    return Compaction(taken, records, torn, tuple(aside))
+    return Compaction(
+        sum(each.journals for each in done),
+        sum(each.records for each in done),
+        sum(each.torn for each in done),
+        tuple(name for each in done for name in each.aside),
+    )
 
 
 @contextmanager
@@ -152,30 +140,124 @@ def _sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _lay_out(
-    folder: Path, name: str, records: Sequence[Record], schema_of: SchemaOf, checkpoint: Callable[[str], None]
-) -> int:
-    """Write a journal's files; give the number of records that can't be laid out."""
-    groups: dict[tuple[Part, str, date], list[Record]] = defaultdict(list)
-    odd = 0
-    for record in records:
-        if isinstance(record, AnswerRecord) and not _readable(record):
-            odd += 1
-        else:
-            groups[part_of(record), record.model, record.day].append(record)
-    for (part, model, day), group in groups.items():
-        table = table_of(part, group, schema_of)
-        _write(table, day_folder(folder, part, model, day) / f"{name}.parquet", checkpoint)
-    return odd
-
-
-def _readable(record: AnswerRecord) -> bool:
+def _take_in(folder: Path, path: Path, schema_of: SchemaOf, checkpoint: Callable[[str], None]) -> Compaction:
+    """Lay out a journal, and then let it go."""
     try:
-        record.row_answers()
-    except FormatError as error:
+        bodies, torn = read_bodies(path)
+        odd = _lay_out(folder, path, bodies, schema_of, checkpoint)
+    except JournalError as error:
         log.warning("%s", error)
-        return False
-    return True
+        return Compaction(aside=(path.name,))
+    checkpoint(f"{path.name}: laid out")
+    if torn or odd:
+        log.warning("%s: %d bytes torn, %d records unreadable; kept in %s", path.name, torn, odd, ASIDE)
+        (folder / ASIDE).mkdir(exist_ok=True)
+        path.rename(folder / ASIDE / path.name)
+    else:
+        path.unlink(missing_ok=True)
+    checkpoint(f"{path.name}: done")
+    return Compaction(1, len(bodies) - odd, torn, (path.name,) if torn or odd else ())
+
+
+def _lay_out(
+    folder: Path, path: Path, bodies: Sequence[memoryview], schema_of: SchemaOf, checkpoint: Callable[[str], None]
+) -> int:
+    """Write a journal's files, and count the records that can't be laid out.
+
+    Raises
+    ------
+    JournalError
+        A record is of a newer bnpipe.
+    """
+    odd: list[FormatError] = []
+    for file in _files(path, bodies):
+        place = day_folder(folder, file.part, file.model, file.day) / f"{path.stem}.parquet"
+        _write(file.tables(file.layout(schema_of), odd), place, checkpoint)
+    for error in odd:
+        log.warning("%s", error)
+    return len(odd)
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    """Records of a journal that become one file, and the content hashes in them."""
+
+    journal: Path
+    part: Part
+    model: str
+    day: date
+    bodies: list[memoryview] = field(default_factory=list)
+    hashes: dict[str, None] = field(default_factory=dict)
+
+    def layout(self, schema_of: SchemaOf) -> Layout:
+        """Give the columns: a file of Parquet names them before its first line."""
+        labels = self.part == "feedback"
+        schemas = {place: None if labels else schema_of(self.model, place) for place in self.hashes}
+        names = strangers(self._records(self.bodies), schemas) if None in schemas.values() else ()
+        return Layout.of(schemas, names)
+
+    def tables(self, layout: Layout, odd: list[FormatError]) -> Iterator[pa.Table]:
+        """Lay the records out part by part, so that few of them are in memory at a time; `odd` tells which can't be."""
+        for bodies in _pieces(self.bodies):
+            records = list(self._records(bodies))
+            if self.part == "feedback":
+                yield layout.labels(cast("list[FeedbackRecord]", records))
+            elif answered := list(_answered(cast("list[AnswerRecord]", records), odd)):
+                yield layout.answers(answered)
+
+    def _records(self, bodies: Iterable[memoryview]) -> Iterator[Record]:
+        return (decode(body, self.journal) for body in bodies)
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """As much of a record as tells where it belongs."""
+
+    type: Literal["answer", "feedback"]
+    model: str
+    at: datetime
+    arm: str = ""
+    content_hash: str = ""
+
+
+_HEADS: Final = msgspec.msgpack.Decoder(_Head)
+
+
+def _files(journal: Path, bodies: Iterable[memoryview]) -> Iterable[_File]:
+    files: dict[tuple[Part, str, date], _File] = {}
+    for body in bodies:
+        try:
+            head = _HEADS.decode(body)
+        except msgspec.DecodeError as error:
+            raise of_newer(journal, error) from error
+        part: Part = "feedback" if head.type == "feedback" else "shadow" if head.arm == "shadow" else "answers"
+        key = part, head.model, head.at.astimezone(UTC).date()
+        file = files.get(key)
+        if file is None:
+            file = files[key] = _File(journal, *key)
+        file.bodies.append(body)
+        file.hashes[head.content_hash] = None
+    return files.values()
+
+
+def _pieces(bodies: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    piece: list[memoryview] = []
+    size = 0
+    for body in bodies:
+        piece.append(body)
+        size += len(body)
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _answered(records: Iterable[AnswerRecord], odd: list[FormatError]) -> Iterator[Answered]:
+    for record in records:
+        try:
+            yield record, record.row_answers()
+        except FormatError as error:
+            odd.append(error)
 
 
 def table_of(part: Part, records: Sequence[Record], schema_of: SchemaOf) -> pa.Table:
@@ -185,13 +267,21 @@ def table_of(part: Part, records: Sequence[Record], schema_of: SchemaOf) -> pa.T
     return answers_table(cast("Sequence[AnswerRecord]", records), schema_of)
 
 
-def _write(table: pa.Table, path: Path, checkpoint: Callable[[str], None]) -> None:
+def _write(tables: Iterable[pa.Table], path: Path, checkpoint: Callable[[str], None]) -> None:
+    """Write a file of these tables, which have the same columns; none if there are no tables."""
     import pyarrow.parquet as pq
 
     days, model = path.parent, path.parent.parent
-    days.mkdir(parents=True, exist_ok=True)
     partial = days / f".{path.name}.new"
-    pq.write_table(table, partial, compression="zstd")
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for table in tables:
+            if writer is None:
+                days.mkdir(parents=True, exist_ok=True)
+                writer = stack.enter_context(pq.ParquetWriter(partial, table.schema, compression="zstd"))
+            writer.write_table(table)
+    if writer is None:
+        return
     checkpoint(f"{path.name}: written")
     with partial.open("rb") as file:
         os.fsync(file.fileno())

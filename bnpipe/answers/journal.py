@@ -217,24 +217,52 @@ def read_journal(path: Path, *, containing: str = "") -> JournalContents:
     JournalError
         It can't be read, is no journal, or was written by a newer bnpipe.
     """
+    bodies, torn = read_bodies(path)
+    wanted = containing.encode()
+    return JournalContents(tuple(decode(body, path) for body in bodies if not wanted or wanted in bytes(body)), torn)
+
+
+def read_bodies(path: Path) -> tuple[list[memoryview], int]:
+    """Read a journal's whole records without decoding them, which takes a tenth of the memory; and count what is torn.
+
+    Raises
+    ------
+    JournalError
+        It can't be read, or is no journal.
+    """
     try:
         data = memoryview(path.read_bytes())
     except OSError as error:
         raise JournalError(f"{path}: the journal can't be read: {error.strerror or error}") from error
     if bytes(data[: len(_HEADER)]) != _HEADER:
         if _HEADER.startswith(bytes(data)):  # killed before it was begun
-            return JournalContents((), len(data))
+            return [], len(data)
         raise JournalError(f"{path}: no journal, or of a newer bnpipe; move it out of the folder, or upgrade")
-    records, place, wanted = [], len(_HEADER), containing.encode()
+    bodies, place = [], len(_HEADER)
     while (body := _whole(data, place)) is not None:
-        try:
-            if not wanted or wanted in bytes(body):
-                record: Record = _DECODER.decode(body)
-                records.append(record.opened() if isinstance(record, AnswerRecord) else record)
-        except msgspec.DecodeError as error:
-            raise JournalError(f"{path}: a record is of a newer bnpipe: {error}; upgrade") from error
+        bodies.append(body)
         place += _FRAME.size + len(body)
-    return JournalContents(tuple(records), len(data) - place)
+    return bodies, len(data) - place
+
+
+def decode(body: memoryview, path: Path) -> Record:
+    """Decode a record of a journal.
+
+    Raises
+    ------
+    JournalError
+        It was written by a newer bnpipe.
+    """
+    try:
+        record: Record = _DECODER.decode(body)
+        return record.opened() if isinstance(record, AnswerRecord) else record
+    except msgspec.DecodeError as error:
+        raise of_newer(path, error) from error
+
+
+def of_newer(path: Path, error: Exception) -> JournalError:
+    """Tell of a record that this bnpipe can't decode."""
+    return JournalError(f"{path}: a record is of a newer bnpipe: {error}; upgrade")
 
 
 def _whole(data: memoryview, place: int) -> memoryview | None:

@@ -37,8 +37,10 @@ _MEMORY: Final = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "1000000",
     "MALLOC_TRIM_THRESHOLD_": "16000000",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
-"""For glibc: what loading a version needed goes back to the system, where it would grow a worker by 10 MB a version."""
+"""For glibc: what loading a version needed goes back to the system, where it would grow a worker by 10 MB a version.
+Arrow's own allocator would keep what the archive needed, beside what glibc keeps."""
 
 _log = logging.getLogger(__name__)
 

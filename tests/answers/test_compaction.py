@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from answer_records import NOON, answer, clinic, feedback
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnpipe.answers import Journal, compact, evidence_hash
+from bnpipe.answers import Journal, compact, compaction, evidence_hash
 from bnpipe.answers.columns import answers_table
 from bnpipe.answers.journal import journals
 from bnpipe.answers.reading import rows
@@ -189,6 +190,43 @@ def test_versions_of_other_schemas_share_a_file() -> None:
     table = answers_table(records, lambda _, content_hash: newer if content_hash == "newer" else clinic().schema)
     assert table["age"].to_pylist() == ["40..65", "old"]
     assert table["height"].to_pylist() == [None, 2.0]
+
+
+def test_a_journal_laid_out_in_parts_is_as_if_laid_out_at_once(tmp_path, monkeypatch) -> None:
+    """A long journal could not be compacted, or columns would differ within a file: it names them before its lines."""
+    cells = [{"age": 40.5, "ward": 1}, {"age": "old"}, {"pressure": None, "smokes": True}, {"odd": "x", "age": 10**20}]
+    records = [
+        *(answer(n, cells[n % 4 :]) for n in range(9)),
+        *(answer(n, [{"age": n, f"new {n}": n}, {}], model="gone", content_hash="unknown") for n in range(9)),
+        *(answer(n, arm="shadow", content_hash="unknown" if n == 8 else clinic().content_hash) for n in range(9)),
+        *(feedback("request-1", n, **{f"label {n}": "yes"}) for n in range(9)),
+        answer(9, answer=b"[1,2]"),
+        msgspec.structs.replace(answer(10, evidence_hash="abc"), rows=None),
+    ]
+    found = []
+    for name, piece in (("whole", 10**9), ("parts", 1)):
+        monkeypatch.setattr(compaction, "_PIECE", piece)
+        done = compact(write(tmp_path / name, *records).parent.parent, schema_of)
+        assert (done.records, len(done.aside)) == (len(records) - 1, 1)
+        paths = sorted((tmp_path / name).glob("*/model=*/day=*/*.parquet"))
+        found.append([pq.read_table(path, partitioning=None) for path in paths])
+        groups = [pq.read_metadata(path).num_row_groups for path in paths]
+        assert groups == ([1, 1, 1, 1] if name == "whole" else [10, 9, 9, 9])
+    assert all(one.equals(other) for one, other in zip(*found, strict=True))
+
+
+def test_memory_does_not_go_with_the_length_of_a_journal(tmp_path, monkeypatch) -> None:
+    """The follower would grow by ten times the length of a journal, and each long request would add to that."""
+    monkeypatch.setattr(compaction, "_PIECE", 50_000)
+    path = write(tmp_path, *(answer(n, [{"age": n, "ward": "x" * (n % 50)}]) for n in range(5000)))
+    size = path.stat().st_size
+    compact(write(tmp_path / "first", answer(1)).parent.parent, schema_of)
+    tracemalloc.start()
+    compact(tmp_path, schema_of)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size > 1_000_000
+    assert most < 3 * size
 
 
 def test_a_living_journal_is_left_alone(tmp_path) -> None:
