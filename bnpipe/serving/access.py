@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -96,23 +96,42 @@ class Access:
         return found
 
 
-def check_host(host: str) -> None:
-    """Refuse a stranger's request that was sent to a name from elsewhere.
+_FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
 
-    A page in somebody's browser may let its own name lead to a local address, and is then let in as its owner.
+
+def check_local(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a stranger's request that only seems to come from this machine.
+
+    A proxy here brings those of others. And a page in somebody's browser may let its own name lead to a local address,
+    and is then let in as its owner.
+
+    Parameters
+    ----------
+    headers : iterable of (bytes, bytes)
+        Names in small letters, and values.
 
     Raises
     ------
     AccessDenied
     """
-    name = host.partition(":")[0]  # of an address as [::1] nothing is left that has a point
-    labels = name.split(".")
-    if len(labels) > 1 and labels[-1] != "localhost" and not all(label.isdecimal() for label in labels):
-        raise AccessDenied(
-            f"without a key this is answered to callers of 127.0.0.1 or localhost, not of {name[:60]!r}; "
-            "take a key, or write `anonymous: true` into the serving file",
-            known=False,
-        )
+    for header, value in headers:
+        if header in _FORWARDED:
+            raise AccessDenied(
+                f"without a key this is answered to callers of this machine, and {header.decode()} says that a proxy "
+                f"asks for another; {_HOW}",
+                known=False,
+            )
+        if header == b"host":
+            name = value.partition(b":")[0].decode("latin-1")  # of an address as [::1] nothing is left that has a point
+            labels = name.split(".")
+            if len(labels) > 1 and labels[-1] != "localhost" and not all(label.isdecimal() for label in labels):
+                raise AccessDenied(
+                    f"without a key this is answered to callers of localhost, not of {name[:60]!r}; {_HOW}",
+                    known=False,
+                )
+
+
+_HOW: Final = "take a key, or write `anonymous: true` into the serving file"
 
 
 def hash_key(key: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
@@ -20,11 +20,11 @@ from starlette.requests import ClientDisconnect
 from bnpipe.answers.records import new_request_id
 from bnpipe.errors import AccessDenied, BnpipeError, QuestionError, ServiceBusy, SlowBody, WrongMediaType
 from bnpipe.serving import descriptions
-from bnpipe.serving.access import ANONYMOUS, Caller, check_host
+from bnpipe.serving.access import ANONYMOUS, Caller, check_local
 from bnpipe.serving.direct import Direct, Handler
 from bnpipe.serving.invocations import media_type
 from bnpipe.serving.observing import Finished
-from bnpipe.serving.overview import describe_health, describe_model, describe_models, only_model
+from bnpipe.serving.overview import describe_health, describe_idle, describe_model, describe_models, only_model
 from bnpipe.serving.problems import MEDIA_TYPE, encode_problem, plain_problem, problem_of
 from bnpipe.serving.questions import KINDS, Kind
 from bnpipe.serving.service import Reply, Service, where_failed
@@ -173,7 +173,7 @@ class _Routes:
         headers = request.headers
         caller = self.service.access.caller(headers.get("authorization"), headers.get("x-api-key"))
         if caller is ANONYMOUS and self.service.spec.anonymous is None:
-            check_host(headers.get("host", ""))
+            check_local(headers.raw)
         request.state.caller = caller.name
         return caller
 
@@ -255,10 +255,14 @@ class _Routes:
             return _json({"status": "ok"})
         return _json(describe_health(self.service, caller))
 
-    async def _ready(self, _: Request) -> Response:
-        if not self.service.shelf.ready:
-            raise ServiceBusy("no champion of every model is in memory yet", retry_after=2.0)
-        return _json({"ready": True})
+    async def _ready(self, request: Request) -> Response:
+        if self.service.shelf.ready:
+            return _json({"ready": True})
+        why = "no model answers yet"
+        with suppress(AccessDenied):  # names of models are for who may ask them
+            caller = self._caller(request)
+            why = f"{why}: {describe_idle(self.service, caller)}"
+        raise ServiceBusy(why, retry_after=2.0)
 
     async def _ping(self, request: Request) -> Response:
         """MLflow's name of readiness."""

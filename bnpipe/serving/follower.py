@@ -41,7 +41,7 @@ from bnpipe.serving.situation import (
     version_folder,
     write_situation,
 )
-from bnpipe.serving.versions import EXAMPLE, NETWORK, load_version
+from bnpipe.serving.versions import EXAMPLE, LIKELIHOODS, NETWORK, load_version
 
 if TYPE_CHECKING:
     from bnpipe.registry import Registry, Standing, Version
@@ -84,13 +84,14 @@ class Follower:
     _unfit: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
     _needless: dict[Path, float] = field(default_factory=dict)
+    _last: Situation | None = None
 
     def poll(self) -> Situation:
         """Look at the registry once; write the situation, and return it.
 
         A registry that does not answer is part of the situation, not an error.
         """
-        held = read_situation(self.cache)
+        held = self._last or read_situation(self.cache)  # a folder that can't be written to tells nothing new
         try:
             standings = self.registry.standings()
         except BnpipeError as error:
@@ -109,8 +110,8 @@ class Follower:
         for name in (held.models.keys() if held is not None else set()) - models.keys():
             if not self.spec.models or name in self.spec.models:
                 self._tell_once(name, f"{name} is no longer in the registry and no longer served")
-        situation = Situation(self.now(), models)
-        write_situation(self.cache, situation)
+        situation = self._last = Situation(self.now(), models)
+        self._write(situation)
         self._tidy(situation)
         return situation
 
@@ -121,8 +122,18 @@ class Follower:
             situation = Situation(held.at, held.models, error)
         if held is None or not held.registry:
             _log.warning("what is served stays as it is: %s", error)
-            write_situation(self.cache, situation)
+            self._write(situation)
+        self._last = situation
         return situation
+
+    def _write(self, situation: Situation) -> None:
+        try:
+            write_situation(self.cache, situation)
+            self._told.pop("", None)
+        except OSError as error:
+            self._tell_once(
+                "", f"{self.cache}: workers learn of nothing new, as it can't be written to: {error.strerror or error}"
+            )
 
     def _tell_once(self, name: str, text: str) -> None:
         if self._told.get(name) != text:
@@ -150,16 +161,16 @@ class Follower:
             versions[kept], champion = before.versions[kept], before.champion
             if standing.champion is None:
                 faults[kept] = "it is no longer champion in the registry, where nothing is; it goes on"
-        self._announce(name, before, faults, champion)
+        self._announce(name, before, faults, champion if str(champion) in versions else None)
         return ModelSituation(champion, previous, standing.challenger, canary, versions, faults)
 
-    def _announce(self, name: str, before: ModelSituation, faults: dict[str, str], champion: int | None) -> None:
+    def _announce(self, name: str, before: ModelSituation, faults: dict[str, str], answering: int | None) -> None:
         """Alert of each fault once."""
         for number, fault in faults.items():
             if before.faults.get(number) == fault:
                 continue
             _log.error("%s version %s: %s", name, number, fault)
-            goes_on = f"Version {champion} goes on." if champion is not None else "Nothing answers in its place."
+            goes_on = f"Version {answering} goes on." if answering is not None else "Nothing answers in its place."
             self.alert(
                 Alert(name, "message", f"{name}: version {number} is not served as it should be", f"{fault}. {goes_on}")
             )
@@ -208,7 +219,7 @@ class Follower:
         """Give a version that loads, and answers its example; what was on the disk is brought again if it does not."""
         cells = self.spec.limits.clique_cells
         about = read_about(folder)
-        if about is not None:
+        if about is not None and about.likelihoods is not None:
             with contextlib.suppress(NotServed):
                 load_version(folder, name, number, about, clique_cells=cells)
                 return about
@@ -224,7 +235,7 @@ class Follower:
         expected = version.tags.get("bnpipe.content_hash", network.content_hash)
         if network.content_hash != expected:
             raise NetworkError(f"its files hold network {network.content_hash[:12]}, its tag says {expected[:12]}")
-        example = self.registry.load_example(version)
+        example, likelihoods = self.registry.load_example(version), self.registry.load_likelihoods(version)
         about = VersionOnDisk(
             content_hash=network.content_hash,
             targets=self.registry.targets(version),
@@ -233,6 +244,7 @@ class Follower:
             run_id=version.run_id,
             training_key=version.training_key,
             verdict=version.tags.get("bnpipe.verdict", ""),
+            likelihoods="" if likelihoods is None else likelihoods.hash,
         )
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -240,6 +252,8 @@ class Follower:
         network.save(part / NETWORK)
         if example is not None:
             (part / EXAMPLE).write_text(json.dumps(example))
+        if likelihoods is not None:
+            (part / LIKELIHOODS).write_text(likelihoods.to_json())
         (part / ABOUT).write_bytes(msgspec.json.encode(about))
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)

@@ -180,6 +180,19 @@ def test_a_name_that_leads_here_lets_no_stranger_in(tmp_path: Path, host: str, l
     assert send(open_, "GET", "/v1/models", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+def test_what_a_proxy_brings_is_a_strangers(tmp_path: Path, header: str) -> None:
+    """A proxy on this machine asks as localhost; whom it asks for has no key, and is told what to do."""
+    headers = {"host": "localhost:8800", header: "203.0.113.9"}
+    refused = send(make_service(tmp_path), "GET", "/v1/models", headers=headers)
+    assert refused.status_code == 401
+    assert header.lower() in refused.json()["detail"]
+    assert "anonymous: true" in refused.json()["detail"]
+    assert send(make_service(tmp_path, anonymous=True), "GET", "/v1/models", headers=headers).status_code == 200
+    with_key = {**headers, "x-api-key": KEYS["asker"]}
+    assert send(make_service(tmp_path, clients=CLIENTS[:1]), "GET", "/v1/models", headers=with_key).status_code == 200
+
+
 def test_a_pinned_client_stays(service: Service) -> None:
     """It is answered by its version, marked so; another client by the champion; `?version=` goes before both."""
     path = "/v1/models/flights/posterior"

@@ -298,6 +298,24 @@ def test_a_full_disk_changes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert bench.champion == 2
 
 
+def test_a_folder_that_cannot_be_written_to_is_told_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """One alert that nothing answers, not one with each look; when there is room all is well again."""
+    bench.cache.write_text("in the way")
+    for _ in range(4):
+        bench.poll()
+    assert bench.champion is None
+    assert len(bench.alerts) == 1
+    assert "Nothing answers in its place" in bench.alerts[0].text
+    assert sum("can't be written to" in record.getMessage() for record in caplog.records) == 1
+    bench.cache.unlink()
+    bench.poll()
+    assert bench.champion == 1
+    bench.cache.rename(bench.cache.with_name("away"))
+    bench.cache.write_text("in the way again")
+    bench.poll()
+    assert sum("can't be written to" in record.getMessage() for record in caplog.records) == 2
+
+
 def test_a_deleted_model_is_no_longer_served(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Who deletes a registered model wants it gone; it is told once."""
     bench.poll()
