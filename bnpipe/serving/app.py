@@ -101,7 +101,8 @@ class _Routes:
 
     def _route(self, method: str, path: str, handler: Handler) -> Handler:
         guarded = self._guarded(path, handler)
-        self.app.add_api_route(path, guarded, methods=[method])
+        # HEAD for load balancers that ask so; the server leaves the body out
+        self.app.add_api_route(path, guarded, methods=[method, "HEAD"] if method == "GET" else [method])
         return guarded
 
     def _guarded(self, path: str, handler: Handler) -> Handler:

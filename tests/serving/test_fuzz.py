@@ -254,3 +254,11 @@ def test_other_paths_and_methods(service: Service, method: str, path: str, statu
     found = send(service, method, path, json={"rows": [{}]})
     check_refused(found, statuses=(status,))
     assert ("allow" in found.headers) is (status == 405)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/ping"])
+def test_head_is_get(service: Service, path: str) -> None:
+    """Load balancers that ask with HEAD get the status and the headers of GET; the server leaves the body out."""
+    got, head = send(service, "GET", path), send(service, "HEAD", path)
+    assert (head.status_code, dict(head.headers)) == (got.status_code, dict(got.headers))
+    assert head.status_code == 200
