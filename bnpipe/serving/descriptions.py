@@ -125,10 +125,14 @@ def _paths(*, anonymous: bool) -> Json:
         | {"security": [{}], "description": "Says more to who may ask."},
     }
     paths["/ready"] = {
-        "get": _get("ready", "Whether every model can answer", "Ready", (500, 503), {"ready": True})
-        | {"security": [{}]},
+        "get": _get("ready", "Whether questions may come", "Ready", (500, 503), {"ready": True})
+        | {
+            "security": [{}],
+            "description": "Once each champion of the registry is in memory. A model that has no champion yet takes "
+            "nobody else out.",
+        },
     }
-    paths["/ping"] = {"get": _text("ping", "Whether every model can answer", "mlflow", (500, 503)) | {"security": [{}]}}
+    paths["/ping"] = {"get": _text("ping", "Whether questions may come", "mlflow", (500, 503)) | {"security": [{}]}}
     paths["/version"] = {
         "get": _text("version", "The version of MLflow whose protocol this is", "mlflow", (500,)) | {"security": [{}]}
     }

@@ -198,3 +198,4 @@ HEALTH: Final[Json] = {
     "registry_answered": "2026-11-22T00:40:49+00:00",
     "models": {"flights": {"champion": 1, "breakers": {"1": "closed"}, "faults": 0}},
 }
+    "warnings": [],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import bnpipe
 from bnpipe.errors import NotServed, shorten
@@ -10,10 +10,27 @@ from bnpipe.serving.access import Caller
 from bnpipe.serving.service import Service
 from bnpipe.serving.shelf import ServedModel
 
+_NAMED: Final = 10
+"""Models without a champion that a refusal names at most."""
+
 
 def describe_models(service: Service, caller: Caller) -> dict[str, Any]:
     """List the models a caller may ask: who reigns, what is tried, who is pinned to what."""
-    return {"models": [_summary(service.shelf.models[name], service, caller) for name in _seen_by(caller, service)]}
+    shelf = service.shelf
+    absent = [ServedModel(name, faults={"model": why}) for name, why in shelf.absent().items() if caller.sees(name)]
+    seen = [shelf.models[name] for name in _seen_by(caller, service)]
+    return {"models": [_summary(model, service, caller) for model in (*seen, *absent)]}
+
+
+def describe_idle(service: Service, caller: Caller) -> str:
+    """Name models that nobody answers for, and why, to a caller who may ask them."""
+    shelf = service.shelf
+    if shelf.situation is None:
+        return "the registry has not said yet what is served"
+    if shelf.situation.registry and not shelf.models:
+        return f"the registry does not answer: {shelf.situation.registry}"
+    idle = [f"{name}: {why}" for name, why in shelf.idle().items() if caller.sees(name)]
+    return "; ".join(idle[:_NAMED]) or "no model is registered that you may ask"
 
 
 def only_model(service: Service, caller: Caller) -> str:
@@ -102,4 +119,5 @@ def describe_health(service: Service, caller: Caller) -> dict[str, Any]:
             for name, model in service.shelf.models.items()
             if caller.sees(name)
         },
+        "warnings": [text for name, texts in service.shelf.warnings().items() if caller.sees(name) for text in texts],
     }

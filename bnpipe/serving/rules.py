@@ -52,8 +52,7 @@ def choose_version(model: ServedModel, caller: Caller, asked: int | None, key: s
     if pinned is not None:
         return model.version(pinned), "pinned"
     if model.champion is None:
-        fault = next(iter(model.faults.values()), "no version is champion in the registry")
-        raise ServiceBusy(f"{model.name} has no champion to answer: {fault}", retry_after=5.0)
+        raise ServiceBusy(f"{model.name} has no champion to answer: {model.why_idle}", retry_after=5.0)
     if model.canary is not None and choose_arm(key, model.canary) == "challenger":
         return model.version(model.canary.version), "challenger"
     return model.champion, "champion"

@@ -236,7 +236,7 @@ SCHEMAS: Final[Json] = {
             ),
             "versions": _list(_NUMBER, "In memory."),
             "pinned": _by_name(_NUMBER, "Clients that stay on a version; others' are told to operators only."),
-            "faults": _by_name(_TEXT, "Versions that should be served and are not, and why."),
+            "faults": _by_name(_TEXT, "Versions that should be served and are not, and why; `model`: there is none."),
         }
     ),
     "Model": {
@@ -275,10 +275,11 @@ SCHEMAS: Final[Json] = {
                 _object({"champion": _VERSION, "breakers": _by_name(_TEXT), "faults": {"type": "integer"}})
             ),
         },
-        optional=("bnpipe", "registry", "registry_answered", "models"),
+        optional=("bnpipe", "registry", "registry_answered", "models", "warnings"),
     ),
     "Ready": _object({"ready": {"const": True}}),
     "Problem": _object(
+            "warnings": _list(_TEXT, "What of the serving file comes to nothing: models that the registry lacks."),
         {
             "type": {"type": "string", "format": "uri-reference"},
             "title": {"type": "string", "description": "What kind of thing went wrong; the same each time."},

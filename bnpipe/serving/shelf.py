@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bnpipe.config.scalars import did_you_mean
 from bnpipe.config.serving import ServingSpec
 from bnpipe.errors import NotServed, ServiceBusy, shorten
 from bnpipe.serving.routing import Canary
@@ -39,6 +40,11 @@ class ServedModel:
     canary: Canary | None = None
     versions: Mapping[int, ServedVersion] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def why_idle(self) -> str:
+        """Why it has no champion."""
+        return next(iter(self.faults.values()), "no version is champion in the registry")
 
     def version(self, number: int) -> ServedVersion:
         """Give one version.
@@ -76,6 +82,8 @@ class Shelf:
         self._seen: tuple[int, int] | None = None
         self._stop = threading.Event()
         self._unfit: dict[tuple[str, int, int], str] = {}
+        self._complete = False
+        self._warned: frozenset[str] = frozenset()
 
     def model(self, name: str) -> ServedModel:
         """Give a model.
@@ -97,11 +105,40 @@ class Shelf:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a champion of each model that should be served."""
-        wanted = self.spec.models or self.models
-        return bool(wanted) and all(
-            (model := self.models.get(name)) is not None and model.champion is not None for name in wanted
-        )
+        """Whether requests may come: each champion of the registry was in memory once, and some champion is now.
+
+        Neither a model without a champion nor a new one whose first champion is unfit takes the others out.
+        """
+        return self._complete and self._answers
+
+    @property
+    def _answers(self) -> bool:
+        return any(model.champion is not None for model in self.models.values())
+
+    def idle(self) -> dict[str, str]:
+        """List models that nobody answers for, and why."""
+        idle = {name: model.why_idle for name, model in self.models.items() if model.champion is None}
+        return {**idle, **self.absent()}
+
+    def absent(self) -> dict[str, str]:
+        """List models that the serving file names and the registry does not have."""
+        if self.situation is None or self.situation.registry:
+            return {}
+        there = sorted(self.models)
+        names = sorted(set(self.spec.models) - set(there))
+        return {name: f"the registry has no such model{did_you_mean(name, there)}" for name in names}
+
+    def warnings(self) -> dict[str, tuple[str, ...]]:
+        """Tell what of the serving file comes to nothing, by the model that it names."""
+        if self.situation is None or self.situation.registry:
+            return {}
+        found = {name: [f"models: {name}: {why}"] for name, why in self.absent().items()}
+        for client in self.spec.clients:
+            for name in client.pins:
+                if name not in self.models:
+                    hint = did_you_mean(name, sorted(self.models))
+                    found.setdefault(name, []).append(f"clients: {client.name}: pins: {name} is not served{hint}")
+        return {name: tuple(texts) for name, texts in found.items()}
 
     def refresh(self) -> bool:
         """Look at the file; load what is new, then swap. Tell whether anything changed."""
@@ -115,7 +152,19 @@ class Shelf:
         wanted = set(self.spec.models) or set(situation.models)
         self.models = {name: self._model(name, its) for name, its in sorted(situation.models.items()) if name in wanted}
         self.situation, self._seen = situation, seen
+        lacking = [
+            name for name, model in self.models.items() if situation.models[name].champion and not model.champion
+        ]
+        self._complete = self._complete or (not lacking and self._answers)
+        self._warn()
         return True
+
+    def _warn(self) -> None:
+        """Log each warning once, until it is gone."""
+        warnings = frozenset(text for texts in self.warnings().values() for text in texts)
+        for text in sorted(warnings - self._warned):
+            _log.warning("the serving file: %s", text)
+        self._warned = warnings
 
     def follow(self, every: float) -> None:
         """Refresh until :meth:`stop`; for a thread of its own."""
@@ -151,7 +200,7 @@ class Shelf:
     def _version(self, name: str, number: int, situation: ModelSituation, held: ServedModel) -> ServedVersion:
         about = situation.versions[str(number)]
         there = held.versions.get(number)
-        if there is not None and there.about.content_hash == about.content_hash:
+        if there is not None and there.about == about:
             return there
         folder = version_folder(self.cache, name, number)
         key = (name, number, _state_of(folder))

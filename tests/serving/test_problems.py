@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
+from serving_bench import make_service, send
 
 from bnpipe import errors
+from bnpipe.serving.access import hash_key
 from bnpipe.serving.problems import encode_problem, plain_problem, problem_of
+from bnpipe.serving.situation import ModelSituation, Situation, write_situation
 
 
 @pytest.mark.parametrize(
@@ -53,3 +59,26 @@ def test_what_is_empty_is_left_out() -> None:
         "status": 404,
         "detail": "gone",
     }
+
+
+def test_who_is_not_ready_says_why(tmp_path: Path) -> None:
+    """Models and reasons to who may ask them, nothing of them to others; one that is misspelt is told of everywhere."""
+    clients = [{"name": "desk", "key_sha256": hash_key("k"), "models": ["flights"]}]
+    guarded: dict[str, Any] = {"host": "0.0.0.0", "clients": clients}
+    for more, told in ({}, True), (guarded, False):
+        service = make_service(tmp_path, models={"flights": {}, "flihgts": {}}, **more)
+        write_situation(tmp_path, Situation(datetime.now(UTC), {"flights": ModelSituation()}))
+        assert service.shelf.refresh()
+        for path in ("/ready", "/ping"):
+            found = send(service, "GET", path)
+            assert found.status_code == 503
+            assert ("flights: no version is champion in the registry" in found.json()["detail"]) is told
+            assert ("flihgts: the registry has no such model" in found.json()["detail"]) is told
+        if told:
+            assert "flihgts" in send(service, "GET", "/health").json()["warnings"][0]
+            models = {model["name"]: model for model in send(service, "GET", "/v1/models").json()["models"]}
+            assert "no such model" in models["flihgts"]["faults"]["model"]
+        else:
+            with_key = send(service, "GET", "/ready", headers={"x-api-key": "k"}).json()["detail"]
+            assert "flights" in with_key
+            assert "flihgts" not in with_key

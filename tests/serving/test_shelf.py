@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bnpipe.errors import NotServed
 from bnpipe.serving.answering import Options, answer_rows
 from bnpipe.serving.routing import Canary
 from bnpipe.serving.shelf import ServedModel, Shelf
-from bnpipe.serving.situation import VersionOnDisk, version_folder
+from bnpipe.serving.situation import ModelSituation, Situation, VersionOnDisk, version_folder, write_situation
 from bnpipe.serving.versions import load_version
 
 
@@ -29,9 +30,16 @@ class Bench:
         self.about = {n: put_version(cache, "flights", n, make_network(100 * n)) for n in (1, 2)}
         self.start()
 
-    def start(self) -> None:
+    def start(self, **spec: Any) -> None:
         """Start the worker anew."""
-        self.shelf = Shelf(self.cache, ServingSpec())
+        self.shelf = Shelf(self.cache, ServingSpec.model_validate(spec))
+
+    def stand(self, **champions: int | None) -> None:
+        """Let the registry have models with these champions, of which those of flights are on the disk; and look."""
+        there = {"flights": {str(n): about for n, about in self.about.items()}}
+        models = {name: ModelSituation(n, versions=there.get(name, {})) for name, n in champions.items()}
+        write_situation(self.cache, Situation(datetime.now(UTC), models))
+        assert self.shelf.refresh()
 
     def reign(self, champion: int | None, *numbers: int, **more: Any) -> ServedModel:
         """Let somebody reign, and look."""
@@ -157,14 +165,47 @@ def test_other_files_and_cliques_are_refused(bench: Bench) -> None:
 
 
 def test_readiness(bench: Bench) -> None:
-    """Every model that should be served has a champion; without any there is nothing to be ready for."""
+    """At the start every champion of the registry must be in memory; without any there is nothing to be ready for."""
     assert not bench.shelf.ready
-    bench.reign(None, 1)
+    bench.stand(flights=None)
     assert not bench.shelf.ready
-    bench.reign(1, 1)
+    bench.stand(flights=1, trains=3)
+    assert not bench.shelf.ready
+    assert "no version is champion" in bench.shelf.idle()["trains"]
+    bench.stand(flights=1)
     assert bench.shelf.ready
-    bench.shelf.spec = ServingSpec.model_validate({"models": {"flights": {}, "trains": {}}})
+
+
+@pytest.mark.parametrize("trains", [None, 3], ids=["awaits approval", "is unfit"])
+def test_a_new_model_takes_nobody_out(bench: Bench, trains: int | None) -> None:
+    """A model that never had a champion here is no reason to send the others' callers away."""
+    bench.stand(flights=1)
+    bench.stand(flights=1, trains=trains)
+    assert bench.shelf.ready
+    assert list(bench.shelf.idle()) == ["trains"]
+    if trains is None:
+        bench.start()
+        bench.stand(flights=1, trains=trains)
+        assert bench.shelf.ready
+
+
+def test_what_the_serving_file_misspells_is_told_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Models and pins that the registry does not have take nobody out; while it is away nothing is said of them."""
+    clients = [{"name": "desk", "key_sha256": "0" * 64, "pins": {"fligths": 1, "flights": 1}}]
+    bench.start(models={"flights": {}, "flihgts": {}}, clients=clients)
+    write_situation(bench.cache, Situation(datetime.now(UTC), {}, "it does not answer"))
+    bench.shelf.refresh()
     assert not bench.shelf.ready
+    assert not bench.shelf.warnings()
+    for _ in range(2):
+        bench.stand(flights=1)
+    assert bench.shelf.ready
+    assert bench.shelf.warnings() == {
+        "flihgts": ("models: flihgts: the registry has no such model, did you mean 'flights'?",),
+        "fligths": ("clients: desk: pins: fligths is not served, did you mean 'flights'?",),
+    }
+    assert caplog.text.count("flihgts") == 1
+    assert caplog.text.count("fligths") == 1
 
 
 def test_it_follows_in_a_thread(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
