@@ -247,6 +247,25 @@ def test_csv_sql_and_renaming(feed: Connection, tmp_path: Path, aware: bool) -> 
     assert read["_time"].iloc[0] == pd.Timestamp("2013-03-09 05:00Z")
 
 
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+@pytest.mark.parametrize("aware", [False, True])
+def test_times_of_any_unit(feed: Connection, tmp_path: Path, aware: bool, unit: str) -> None:
+    """Pandas writes nanoseconds, with an offset if it knows one; DuckDB casts that to almost nothing."""
+    frame = _hours()
+    at = (
+        frame["at"].dt.tz_localize(NEW_YORK, nonexistent="shift_forward").dt.tz_convert("UTC") if aware else frame["at"]
+    )
+    frame["at"] = at.dt.as_unit(unit)
+    frame.to_parquet(tmp_path / "rows.parquet", index=False)
+    query = replace(QUERY, path="rows.parquet")
+    read = _read(feed, query, tmp_path)
+    expected = _read(feed, QUERY, tmp_path)
+    assert len(read) == len(expected) > 24
+    assert span(feed, query) == span(feed, QUERY)
+    assert read["_time"].tolist() == expected["_time"].tolist()
+    assert read["_cluster"].tolist() == expected["_cluster"].tolist()
+
+
 def test_yes_and_no_of_a_csv_stay_text(tmp_path: Path) -> None:
     """Only true and false, in any capitals, are truths; a column may be absent from one of the files."""
     frame = _hours(2)

@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 from bnpipe.errors import SourceError, shorten
 
 AWARE: Final = "TIMESTAMP WITH TIME ZONE"
+_AWARE_NS: Final = "TIMESTAMPTZ_NS"
+"""What pandas writes: Parquet's nanoseconds in UTC."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,13 @@ def check_columns(query: Query, types: Mapping[str, str]) -> None:
 def local_time(query: Query, types: Mapping[str, str]) -> str:
     """Give the SQL of the row's local time, without offset."""
     column = quoted(query.timestamp)
-    if types[query.timestamp] == AWARE:
-        return f"timezone({literal(query.time_zone)}, {column})"
+    if _is_aware(query, types):
+        return f"timezone({literal(query.time_zone)}, CAST({column} AS {AWARE}))"
     return f"CAST({column} AS TIMESTAMP)"
+
+
+def _is_aware(query: Query, types: Mapping[str, str]) -> bool:
+    return types[query.timestamp] in (AWARE, _AWARE_NS)
 
 
 def in_window(query: Query, types: Mapping[str, str], window: LocalWindow) -> str:
@@ -121,10 +127,13 @@ def in_window(query: Query, types: Mapping[str, str], window: LocalWindow) -> st
     It compares the bare column, so that statistics of Parquet files and indexes of Postgres can prune.
     """
     column = quoted(query.timestamp)
-    if types[query.timestamp] == AWARE:
+    if _is_aware(query, types):
         zone = ZoneInfo(query.time_zone)
-        first, last = (at.replace(tzinfo=zone).isoformat(" ") for at in (window.start, window.end))
-        return f"{column} >= TIMESTAMPTZ {literal(first)} AND {column} < TIMESTAMPTZ {literal(last)}"
+        ends = (at.replace(tzinfo=zone).isoformat(" ") for at in (window.start, window.end))
+        first, last = (f"TIMESTAMPTZ {literal(end)}" for end in ends)
+        if types[query.timestamp] == _AWARE_NS:
+            first, last = (f"CAST({end} AS {_AWARE_NS})" for end in (first, last))
+        return f"{column} >= {first} AND {column} < {last}"
     return f"{column} >= TIMESTAMP {literal(window.start)} AND {column} < TIMESTAMP {literal(window.end)}"
 
 
@@ -136,8 +145,10 @@ def _plain(column: str, types: Mapping[str, str]) -> str:
 def selection(query: Query, types: Mapping[str, str], window: LocalWindow, source: str) -> str:
     """Give DuckDB's SQL of a snapshot, in an order that depends on the rows alone."""
     local = local_time(query, types)
-    aware = types[query.timestamp] == AWARE
-    instant = quoted(query.timestamp) if aware else f"timezone({literal(query.time_zone)}, {local})"
+    aware = _is_aware(query, types)
+    instant = (
+        f"CAST({quoted(query.timestamp)} AS {AWARE})" if aware else f"timezone({literal(query.time_zone)}, {local})"
+    )
     label = f"strftime({local}, '%Y-%m-%d')"
     if query.cluster is not None:
         label = f"coalesce(CAST({quoted(query.cluster)} AS VARCHAR), 'missing')"
