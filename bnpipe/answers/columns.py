@@ -63,6 +63,7 @@ def _about_answers() -> pa.Schema:
             ("_evidence", pa.string()),
             ("_evidence_hash", pa.string()),
             ("_answer", pa.string()),
+            ("_seconds", pa.float64()),
             (UNOBSERVED, pa.string()),
         ]
     )
@@ -146,6 +147,7 @@ class Layout:
                 "_evidence": evidence,
                 "_evidence_hash": hashes,
                 "_answer": [answer for _, answers in records for answer in answers],
+                "_seconds": [record.seconds for record in lines],
                 UNOBSERVED: unobserved,
             },
             cells,

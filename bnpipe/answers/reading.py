@@ -109,6 +109,7 @@ def _record(model: str, lines: Sequence[dict[str, Any]]) -> AnswerRecord:
         rows=None if None in evidence else [msgspec.json.decode(row) for row in evidence],
         answer=join_answers(line["_answer"] for line in lines),
         evidence_hash=first["_evidence_hash"],
+        seconds=first.get("_seconds"),  # older files have none
     )
 
 

@@ -43,7 +43,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     kind : str
         ``posterior``, ``predict``, ``explanation``, ``likelihood`` or ``invocations``.
     question : mapping
-        All that is needed to ask again, beside the rows; JSON-able.
+        All that is needed to ask again, beside the rows; JSON-able. ``fallback`` in it tells what an answer stands in
+        for, ``failed`` why a shadow answered nothing: its `answer` is a null for each row.
     rows : sequence of mappings or None
         The cells as sent. None by policy: only their hash is kept.
     answer : bytes
@@ -54,6 +55,9 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     body : bytes
         JSON of the request with the cells in its ``rows``, instead of `rows`, as the request need not wait until they
         are written once more. A journal that is read gives :meth:`opened` records.
+    seconds : float or None
+        From the choice of the version until its answer was written, whatever the arm; a fallback's with what was tried
+        before. None: the answer was remembered, or bnpipe did not log it yet.
     """
 
     id: str
@@ -70,6 +74,7 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     answer: bytes
     evidence_hash: str = ""
     body: bytes = b""
+    seconds: float | None = None
 
     def opened(self) -> AnswerRecord:
         """Give the record with its `rows` instead of the `body` they are in.
@@ -90,6 +95,11 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     def hash(self) -> str:
         """Hash of the evidence, given or made from the rows."""
         return self.evidence_hash or evidence_hash(self.opened().rows or ())
+
+    @property
+    def failed(self) -> str:
+        """Why a shadow answered nothing; '' if it did."""
+        return str(self.question.get("failed", ""))
 
     def row_answers(self) -> list[str]:
         """Give each row's part of `answer`, as it was sent.

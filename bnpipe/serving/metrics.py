@@ -117,6 +117,7 @@ class _Metrics:
         self.shadow_distance = histogram(
             "shadow_distance", "Total variation between answer and shadow", _DISTANCES, "model"
         )
+        self.unshadowed = counter("unshadowed", "Questions a shadow was spared, as too many were under way", "model")
 
         self.node_observed = counter("node_observed", "Rows in which a node is observed", "model", "node")
         self.node_unseen = counter("node_unseen", "Cells whose value is no state", "model", "node")
@@ -222,6 +223,9 @@ class _Count:
         model, apart = what
         if not math.isnan(apart):
             self.metrics.shadow_distance.labels(model).observe(apart)
+
+    def unshadowed(self, model: str) -> None:
+        self.add(self.metrics.unshadowed, 1, model)
 
     def logged(self, what: tuple[int, bool]) -> None:
         records, refused = what
@@ -335,6 +339,10 @@ class PrometheusObserver(Observer):
     def shadow(self, model: str, version: int, *, apart: float) -> None:
         """Hear how far a shadow was from the answer given."""
         self._heard.append((_Count.shadow, (model, apart)))
+
+    def unshadowed(self, model: str) -> None:
+        """Hear that a shadow was not asked, as too many were under way."""
+        self._heard.append((_Count.unshadowed, model))
 
     def logged(self, records: int, *, refused: bool) -> None:
         """Hear that records went into the log of answers, or that it refused them."""

@@ -69,5 +69,8 @@ class Observer:
     def shadow(self, model: str, version: int, *, apart: float) -> None:
         """Hear how far a shadow's posterior was from the answer given: total variation, mean over rows and targets."""
 
+    def unshadowed(self, model: str) -> None:
+        """Hear that a shadow was not asked, as too many were under way."""
+
     def logged(self, records: int, *, refused: bool) -> None:
         """Hear that records went into the log of answers, or that it refused them."""

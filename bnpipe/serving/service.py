@@ -11,7 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -90,16 +90,27 @@ class _Asked:
     encoded: Encoded
     key: str
     deadline: float
+    began: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """Answers, and the version that gave them, or whose marginals they are."""
+    """Answers, and the version that gave them, or whose marginals they are.
+
+    Parameters
+    ----------
+    seconds : float or None
+        See :class:`AnswerRecord`.
+    failed : str
+        Why a shadow answered nothing.
+    """
 
     text: bytes
     version: ServedVersion
     arm: Arm
+    seconds: float | None
     fallback: dict[str, Any] | None = None
+    failed: str = ""
 
 
 @dataclass(eq=False)
@@ -200,6 +211,7 @@ class Service:
         model, request_id = self.shelf.model(name), new_request_id(datetime.now(UTC))
         key = question.key if question.key is not None else request_id
         chosen, arm = choose_version(model, caller, version, key)
+        began = self.clock()
         options = make_options(kind, question, chosen)
         with step("encode"):
             encoded = await _encode(chosen.encoder, question.rows)
@@ -207,11 +219,11 @@ class Service:
         check_cost(chosen, kind, options, encoded.codes, self.spec.limits)
         self.observer.evidence(chosen, encoded)
         deadline = arrived + self.spec.limits.deadline
-        return _Asked(request_id, kind, question, caller, model, chosen, arm, options, encoded, key, deadline)
+        return _Asked(request_id, kind, question, caller, model, chosen, arm, options, encoded, key, deadline, began)
 
     async def _answered(self, asked: _Asked) -> _Answered:
         try:
-            return _Answered(await self._from_version(asked, asked.version, asked.encoded), asked.version, asked.arm)
+            return await self._from_version(asked, asked.version, asked.encoded)
         except (DeadlineExceeded, QuestionError):
             raise
         except Exception as error:  # noqa: BLE001  whatever the engine does, the caller gets a marked answer or a 503
@@ -220,20 +232,23 @@ class Service:
                 _log.error("%s version %d failed: %s", asked.model.name, asked.version.number, where_failed(error))
             return await self._fall_back(asked, reason)
 
-    async def _from_version(self, asked: _Asked, version: ServedVersion, encoded: Encoded) -> bytes:
+    async def _from_version(
+        self, asked: _Asked, version: ServedVersion, encoded: Encoded, *, fallback: dict[str, Any] | None = None
+    ) -> _Answered:
         codes, key = encoded.codes, None
+        arm: Arm = asked.arm if fallback is None else "fallback"
         if codes.shape[1] <= _REMEMBERED_ROWS:
             strange = tuple(row for row, _, _ in encoded.unseen) if asked.kind == "invocations" else ()
             key = (version.about.content_hash, asked.kind, asked.options, codes.tobytes(), strange)
             found = self.remembered.get(key)
             self.observer.cached(hit=found is not None)
             if found is not None:
-                return found
+                return _Answered(found, version, arm, None, fallback)
         answers = await self._guarded(version, asked.kind, asked.options, codes, asked.deadline)
         text = await _written(with_unseen(asked.kind, answers, encoded))
         if key is not None:
             self.remembered.put(key, text)
-        return text
+        return _Answered(text, version, arm, self.clock() - asked.began, fallback)
 
     async def _guarded(
         self, version: ServedVersion, kind: Kind, options: Options, codes: Codes, deadline: float
@@ -273,17 +288,19 @@ class Service:
                 continue
             try:
                 check_options(other.engine, asked.options)
-                text = await self._from_version(asked, other, await _encode(other.encoder, asked.question.rows))
+                encoded = await _encode(other.encoder, asked.question.rows)
+                by = {**note, "answered_by": f"version {other.number}"}
+                return await self._from_version(asked, other, encoded, fallback=by)
             except DeadlineExceeded:
                 raise
             except Exception:  # noqa: BLE001  the next one, then the marginal
                 continue
-            return _Answered(text, other, "fallback", {**note, "answered_by": f"version {other.number}"})
         if asked.kind not in ("posterior", "predict", "invocations"):
             raise refused
         version, rows = asked.version, len(asked.question.rows)
         text = marginal_answers(version.engine, version.marginals, asked.kind, asked.options, rows)
-        return _Answered(text, asked.version, "fallback", {**note, "answered_by": "marginal"})
+        seconds = self.clock() - asked.began
+        return _Answered(text, asked.version, "fallback", seconds, {**note, "answered_by": "marginal"})
 
     def breaker_state(self, version: ServedVersion) -> str:
         """Tell where a version's breaker is."""
@@ -299,7 +316,10 @@ class Service:
 
     def _shadow(self, asked: _Asked, answered: _Answered) -> None:
         canary = asked.model.canary
-        if asked.arm != "champion" or not is_shadowed(asked.key, canary) or len(self._shadows) >= _SHADOWS:
+        if asked.arm != "champion" or not is_shadowed(asked.key, canary):
+            return
+        if len(self._shadows) >= _SHADOWS:
+            self.observer.unshadowed(asked.model.name)
             return
         assert canary is not None
         challenger = asked.model.versions[canary.version]
@@ -309,15 +329,30 @@ class Service:
 
     async def _ask_shadow(self, asked: _Asked, challenger: ServedVersion, answered: _Answered) -> None:
         leave()
+        began = self.clock()
+        deadline = began + self.spec.limits.deadline
+        mine = replace(asked, version=challenger, arm="shadow", began=began, deadline=deadline)
         try:
-            check_options(challenger.engine, asked.options)
-            encoded = await _encode(challenger.encoder, asked.question.rows)
-            text = await self._from_version(asked, challenger, encoded)
-            self._keep(asked, _Answered(text, challenger, "shadow"))
-            if asked.kind == "posterior":
-                self.observer.shadow(asked.model.name, challenger.number, apart=total_variation(answered.text, text))
+            found = await self._shadow_answer(mine)
+            self._keep(mine, found)
+            if asked.kind == "posterior" and not found.failed:
+                apart = total_variation(answered.text, found.text)
+                self.observer.shadow(asked.model.name, challenger.number, apart=apart)
         except Exception as error:  # noqa: BLE001  a shadow must not be seen
             self.observer.error(kind=f"shadow {type(error).__name__}", model=asked.model.name)
+
+    async def _shadow_answer(self, asked: _Asked) -> _Answered:
+        """Answer by the challenger, or tell why it did not: that is kept, too, and counts against it."""
+        try:
+            check_options(asked.version.engine, asked.options)
+            encoded = await _encode(asked.version.encoder, asked.question.rows)
+            return await self._from_version(asked, asked.version, encoded)
+        except Exception as error:  # noqa: BLE001  whatever the engine does
+            self.observer.error(kind=f"shadow {type(error).__name__}", model=asked.model.name)
+            told = isinstance(error, (ServiceBusy, DeadlineExceeded, QuestionError))  # texts without a row's values
+            reason = str(error) if told else f"it failed ({type(error).__name__})"
+            nothing = b"[" + b",".join([b"null"] * len(asked.question.rows)) + b"]"
+            return _Answered(nothing, asked.version, "shadow", self.clock() - asked.began, failed=reason)
 
     # -- feedback
 
@@ -351,6 +386,8 @@ class Service:
         question = msgspec.to_builtins(asked.options)
         if answered.fallback is not None:
             question["fallback"] = answered.fallback
+        if answered.failed:
+            question["failed"] = answered.failed
         record = AnswerRecord(
             id=asked.id,
             at=datetime.now(UTC),
@@ -366,6 +403,7 @@ class Service:
             answer=answered.text,
             evidence_hash="" if keep else evidence_hash(asked_of.cells()),
             body=asked_of.body if keep else b"",
+            seconds=None if answered.seconds is None else round(answered.seconds, 6),
         )
         self._append([record])
 

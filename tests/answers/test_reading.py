@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from answer_records import NOON, answer, clinic, feedback
 
@@ -38,6 +39,7 @@ def test_an_answer_is_found_as_it_was_given(tmp_path, compacted) -> None:
         [{"age": 3, "x": 0.1}, {"age": 3.0, "b": True, "n": None}],
         key="k",
         question={"interval": 0.9, "targets": ["back"]},
+        seconds=0.0025,
     )
     shadow = answer(1, given.rows, arm="shadow", version=4)
     write(tmp_path, shadow, given, answer(2))
@@ -119,6 +121,18 @@ def test_columns_that_are_numbers_here_and_text_there_become_text(tmp_path) -> N
     write(tmp_path, answer(2))
     compact(tmp_path, schema_of)
     assert rows(tmp_path, "clinic", NOON, LATER)["age"].to_pylist() == ["40.5", "40.5"]
+
+
+def test_files_of_before_answers_were_timed_are_read_beside_others(tmp_path) -> None:
+    """A canary, an audit or a look of the day after an upgrade would fail on the day before."""
+    write(tmp_path, answer(1, seconds=0.001))
+    compact(tmp_path, schema_of)
+    (old,) = (tmp_path / "answers").rglob("*.parquet")
+    pq.write_table(pq.read_table(old, partitioning=None).drop_columns(["_seconds"]), old)
+    write(tmp_path, answer(2, seconds=0.002), answer(3))
+    compact(tmp_path, schema_of)
+    assert rows(tmp_path, "clinic", NOON, LATER)["_seconds"].to_pylist() == [None, 0.002, None]
+    assert [find(tmp_path, f"request-{number}")[0].seconds for number in (1, 2, 3)] == [None, 0.002, None]
 
 
 def test_readers_during_compaction_see_each_row_once(tmp_path) -> None:

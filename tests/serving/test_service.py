@@ -17,7 +17,7 @@ from serving_bench import Kept, ask, make_service, over_http, reign, send
 
 import bnpipe
 from bnpipe.answers import evidence_hash, reproduce
-from bnpipe.errors import DeadlineExceeded, JournalError, NotServed, QuestionError, ServiceBusy
+from bnpipe.errors import DeadlineExceeded, EvidenceError, JournalError, NotServed, QuestionError, ServiceBusy
 from bnpipe.network import Network
 from bnpipe.schema import Schema, Variable
 from bnpipe.serving.access import ANONYMOUS, Caller
@@ -395,7 +395,7 @@ def test_a_failing_challenger_falls_back_to_the_champion(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_shadow_is_asked_and_not_heard(tmp_path: Path, fails: bool) -> None:
-    """Its answer is logged under the same id and compared; whatever it does, the caller has the champion's."""
+    """Its answer, or why there is none, is logged under the same id; the caller has the champion's in any case."""
     distances: list[float] = []
 
     class Watcher(Observer):
@@ -416,10 +416,83 @@ def test_a_shadow_is_asked_and_not_heard(tmp_path: Path, fails: bool) -> None:
     reply = asyncio.run(use())
     assert reply["arm"] == "champion"
     records = service.log.answers  # type: ignore[union-attr]
-    assert [record.arm for record in records] == (["champion"] if fails else ["champion", "shadow"])
+    assert [record.arm for record in records] == ["champion", "shadow"]
+    assert [record.failed for record in records] == ["", "it failed (RuntimeError)" if fails else ""]
+    assert (records[1].answer == b"[null]") == fails
+    assert SECRET not in str(records)
     assert len({record.id for record in records}) == 1
     expected = abs(belief(OLD, ROW)[0] - belief(NEW, ROW)[0])
     assert distances == ([] if fails else [pytest.approx(expected)])
+
+
+def test_a_shadow_that_is_never_asked_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted, and nothing is logged of it: the others under way are not its fault."""
+    spared: list[str] = []
+
+    class Watcher(Observer):
+        def unshadowed(self, model: str) -> None:
+            spared.append(model)
+
+    monkeypatch.setattr("bnpipe.serving.service._SHADOWS", 0)
+    canary = Canary(2, 0.0, 1.0)
+    service = make_service(tmp_path, [OLD, NEW], champion=1, canary=canary, log=Kept(), observer=Watcher())
+    ask(service, "posterior", [ROW])
+    assert spared == ["flights"]
+    assert [record.arm for record in service.log.answers] == ["champion"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ServiceBusy("it rests"), "it rests"),
+        (DeadlineExceeded("too late"), "too late"),
+        (EvidenceError(f"no state {SECRET}"), "it failed (EvidenceError)"),
+    ],
+    ids=["busy", "late", "evidence"],
+)
+def test_why_a_shadow_failed_holds_nothing_of_a_row(tmp_path: Path, error: Exception, said: str) -> None:
+    """Words of errors that may name a value stay out of the log, which may keep only hashes."""
+    canary = Canary(2, 0.0, 1.0)
+    service = make_service(tmp_path, [OLD, NEW], champion=1, canary=canary, log=Kept(), answers={"evidence": "hash"})
+    break_version(service, 2, error=error)
+
+    async def use() -> None:
+        body = json.dumps({"rows": [ROW, {}]}).encode()
+        await service.ask("predict", "flights", body, ANONYMOUS, arrived=service.clock())
+        await service.drain()
+
+    asyncio.run(use())
+    shadow = service.log.answers[1]  # type: ignore[union-attr]
+    assert (shadow.failed, shadow.answer, shadow.row_answers()) == (said, b"[null,null]", ["null", "null"])
+    assert SECRET not in str(shadow)
+
+
+@pytest.mark.parametrize(
+    ("canary", "took"),
+    [(Canary(2, 0.0, 1.0), {"champion": 1.0, "shadow": 2.0}), (Canary(2, 1.0), {"challenger": 2.0})],
+    ids=["shadow", "canary"],
+)
+def test_answers_are_timed_unless_they_were_remembered(tmp_path: Path, canary: Canary, took: dict[str, float]) -> None:
+    """From the choice of the version to its answer, the same for each arm; a remembered one tells nothing of it."""
+    clock = Clock()
+    service = make_service(tmp_path, [OLD, NEW], champion=1, canary=canary, log=Kept(), clock=clock)
+    ask_engine = service.batcher.ask
+
+    def slow(version: ServedVersion, *question: Any) -> Any:
+        clock.now += version.number
+        return ask_engine(version, *question)
+
+    service.batcher.ask = slow
+
+    async def use() -> None:
+        for _ in range(2):
+            body = json.dumps({"rows": [ROW]}).encode()
+            await service.ask("posterior", "flights", body, ANONYMOUS, arrived=time.monotonic())
+            await service.drain()
+
+    asyncio.run(use())
+    found = [(record.arm, record.seconds) for record in service.log.answers]  # type: ignore[union-attr]
+    assert found == [*took.items(), *dict.fromkeys(took).items()]
 
 
 # -- under strain
