@@ -19,7 +19,8 @@ from msgspec import UNSET, UnsetType
 from bnpipe.errors import QuestionError, WrongMediaType, shorten
 from bnpipe.schema import Schema
 from bnpipe.serving.cells import Cell
-from bnpipe.serving.questions import refuse_repeated, wrong_body
+from bnpipe.serving.misread import wrong_body
+from bnpipe.serving.questions import refuse_repeated
 
 CSV: Final = "text/csv"
 JSON: Final = "application/json"
@@ -76,7 +77,7 @@ def read_invocation(body: bytes, *, most_rows: int) -> list[Row]:
     try:
         invocation = _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        raise wrong_body(error) from None
+        raise wrong_body(error, body, Split) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         invocation = _with_nan(body)
     forms = [form for form in _FORMS if getattr(invocation, form) is not UNSET]
@@ -98,7 +99,7 @@ def _with_nan(body: bytes) -> Invocation:
         msgspec.json.encode(read)  # half a surrogate pair is no text
         return msgspec.convert(read, Invocation)
     except msgspec.ValidationError as error:
-        raise wrong_body(error) from None
+        raise wrong_body(error, body, Split) from None
     except (ValueError, RecursionError, msgspec.MsgspecError, OverflowError):
         raise QuestionError("the body is not JSON in UTF-8, or is nested too deeply") from None
 

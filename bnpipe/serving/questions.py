@@ -12,6 +12,7 @@ import numpy as np
 from bnpipe.answers import records
 from bnpipe.errors import QuestionError, shorten
 from bnpipe.serving.cells import Cell
+from bnpipe.serving.misread import not_json, wrong_body
 from bnpipe.serving.table import Table, TableReader
 
 Kind: TypeAlias = records.Kind
@@ -116,7 +117,7 @@ def read_question(body: bytes, *, most_rows: int, tables: TableReader | None = N
 
 
 def _decoded(body: bytes) -> tuple[QuestionBody, list[dict[str, Cell]]]:
-    found: QuestionBody = _decode(_QUESTION, body)
+    found: QuestionBody = _decode(_QUESTION, body, QuestionBody)
     return found, found.rows
 
 
@@ -141,7 +142,7 @@ def read_feedback(body: bytes, *, most_rows: int) -> list[Feedback]:
     QuestionError
         As :func:`read_question`.
     """
-    found = _decode(_FEEDBACK, body)
+    found = _decode(_FEEDBACK, body, Feedback)
     every: list[Feedback] = found if isinstance(found, list) else [found]
     if len(every) > most_rows:
         raise QuestionError(f"{len(every)} labelled rows, {most_rows} are allowed; send them in parts", too_large=True)
@@ -156,21 +157,15 @@ def read_feedback(body: bytes, *, most_rows: int) -> list[Feedback]:
     return every
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes, struct: type[msgspec.Struct]) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise wrong_body(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise QuestionError("the body is not JSON in UTF-8 (NaN and Infinity are none: leave the cell out)") from None
+        raise wrong_body(error, body, struct) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise not_json(error, body) from None
     except RecursionError:
         raise QuestionError("the body is nested too deeply") from None
-
-
-def wrong_body(error: msgspec.ValidationError) -> QuestionError:
-    """Say what of a body is not as it should be, and where."""
-    what, _, where = str(error).partition(" - at ")
-    return QuestionError(what[:200], at=where.strip("`").removeprefix("$").lstrip(".")[:100])
 
 
 def _given(found: _Asked) -> list[str]:

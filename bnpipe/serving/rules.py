@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from bnpipe.answers.records import Arm
+from bnpipe.config.scalars import did_you_mean
 from bnpipe.config.serving import LimitsSpec, ServedModelSpec
 from bnpipe.errors import QuestionError, ServiceBusy, shorten
 from bnpipe.inference import Engine
@@ -110,8 +111,10 @@ def check_evidence(kind: Kind, encoded: Encoded, schema: Schema, spec: ServedMod
     if encoded.unknown and spec.unknown_variables == "refuse":
         names = sorted({name for _, name in encoded.unknown})
         row, name = encoded.unknown[0]
+        hint = did_you_mean(name[:_CUT], schema.names) or ";"
         raise QuestionError(
-            f"rows[{row}]: no variable {shorten(map(repr, names))} in the network; there are {shorten(schema.names)}",
+            f"rows[{row}]: no variable {shorten(map(repr, names))} in the network{hint} "
+            f"there are {shorten(schema.names)}",
             at=f"rows[{row}].{name}"[:_CUT],
         )
     if encoded.unseen and spec.unknown_states == "refuse":
@@ -125,22 +128,35 @@ def check_evidence(kind: Kind, encoded: Encoded, schema: Schema, spec: ServedMod
 
 
 def check_labels(model: ServedModel, labels: Mapping[str, Cell], at: str) -> None:
-    """Refuse labels of variables that the champion does not have, and nulls.
+    """Refuse labels that no version here takes: what turns out late may have been asked of the one before.
 
     Raises
     ------
     QuestionError
+        As the champion, or the newest version, sees it.
     """
-    if model.champion is None:
-        return
-    schema, encoder = model.champion.network.schema, model.champion.encoder
+    refused: QuestionError | None = None
+    for version in sorted(model.versions.values(), key=lambda one: (one is not model.champion, -one.number)):
+        try:
+            _check_labels(version, labels, at)
+        except QuestionError as error:
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def _check_labels(version: ServedVersion, labels: Mapping[str, Cell], at: str) -> None:
+    schema = version.network.schema
     for name, value in labels.items():
         if name not in schema:
+            hint = did_you_mean(name[:_CUT], schema.names) or ";"
             there = shorten(schema.names)
-            raise QuestionError(f"{at}: no variable {name[:60]!r} in the network; there are {there}", at=at)
+            raise QuestionError(f"{at}: no variable {name[:60]!r} in the network{hint} there are {there}", at=at)
         if value is None:
             raise QuestionError(f"{at}.{name}: a label must have a value", at=f"{at}.{name}")
-        if encoder.encode([{name: value}]).codes[schema.index(name), 0] == MISSING:
+        if version.encoder.encode([{name: value}]).codes[schema.index(name), 0] == MISSING:
             states = shorten(schema[name].states)
             got = shorten([repr(_cut(value))])
             raise QuestionError(f"{at}.{name}: got {got}, which is no state; there are {states}", at=f"{at}.{name}")

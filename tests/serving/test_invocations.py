@@ -163,6 +163,26 @@ def test_no_rows_get_no_predictions(service: Service, body: dict[str, Any]) -> N
     assert len(service.log.records) == before  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("body", "says", "at"),
+    [
+        ('{"dataframe_records": [{"rain": "yes", "wind": [1]}]}', "got a list", "dataframe_records[0].wind"),
+        ('{"inputs": {"rain": ["yes"], "wind": [{"x": 1}]}}', "got an object", "inputs.wind[0]"),
+        ('{"inputs": {"rain": "yes", "wind": {"x": 1}}}', "or a list of such", "inputs.wind"),
+        ('{"instances": [{"rain": NaN, "wind": [1]}]}', "got a list", "instances[0].wind"),
+        ('{"dataframe_split": {"columns": ["a"], "data": [[1e999]]}}', "a double", "dataframe_split.data[0][0]"),
+        ('{"dataframe_split": {"colums": ["a"], "data": [[1]]}}', "did you mean 'columns'?", "dataframe_split"),
+    ],
+    ids=["record", "column", "object", "beside NaN", "huge", "misspelt"],
+)
+def test_a_cell_that_is_none_is_named(service: Service, body: str, says: str, at: str) -> None:
+    """By its row and column, whatever the form of the frame; a NaN elsewhere is a null."""
+    found = send(service, "POST", "/invocations", content=body, headers={"content-type": "application/json"})
+    assert found.status_code == 422
+    assert says in found.json()["detail"]
+    assert found.json()["at"] == at
+
+
 def test_it_goes_the_way_of_every_question(service: Service) -> None:
     """Logged so that it can be made again, with its id in the header; the model may be named."""
     body = {"dataframe_records": [{"rain": "hail", "speed": 3}, {"rain": "yes"}]}
