@@ -35,8 +35,12 @@ settings.load_profile("bnpipe")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# The longest first, so that no worker of xdist is left alone with one of them at the end.
-FIRST = ("demo/test_retrain.py", "airflow", "demo", "deploy")
+# The longest first, so that no worker of xdist is left alone with one of them at the end; not two beside each other
+# that measure time.
+FIRST = (
+    *("demo/test_retrain.py", "airflow", "deploy", "serving/test_load.py", "steps"),
+    *("serving/test_kill.py", "demo", "registry", "examples"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

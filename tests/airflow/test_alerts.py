@@ -64,14 +64,13 @@ def test_an_alert_that_fails_changes_nothing(shop, monkeypatch, caplog):
     assert "s3cret" not in caplog.text
 
 
-def test_warnings_of_the_registry_are_told(shop, alerts):
+def test_warnings_of_the_registry_are_told(trained, alerts):
     """A champion that was taken away in MLflow needs a person, once."""
     from mlflow import MlflowClient
 
-    shop.run("2026-02-05T02:00")
-    MlflowClient(shop.tracking_uri).delete_registered_model_alias(shop.name, "champion")
+    MlflowClient(trained.tracking_uri).delete_registered_model_alias(trained.name, "champion")
     for _ in range(2):
         assert Run(load_dag("bn_registry").test()).state == "success"
     [alert] = alerts
     assert alert["headline"] == "bn_registry: a champion needs a look"
-    assert f"champion of '{shop.name}' was removed in MLflow" in alert["reason"]
+    assert f"champion of '{trained.name}' was removed in MLflow" in alert["reason"]

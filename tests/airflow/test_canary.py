@@ -31,11 +31,11 @@ def test_only_a_spec_with_the_section_has_the_dag(models):
 
 
 @pytest.fixture
-def rolling(shop, alerts, tmp_path, monkeypatch):
+def rolling(kept_shops, alerts, tmp_path, monkeypatch):
     """A shop whose version 2 is on its way, and the service that answers for it from tomorrow on."""
-    shop.spec.write_text(shop.spec.read_text() + CANARY)
-    assert shop.run("2026-02-02T02:00").xcom("promote")["outcome"] == "promoted"
-    shop.run("2026-02-10T02:00", conf={"promotion": "manual"})
+    nights = {"2026-02-02T02:00": {}, "2026-02-10T02:00": {"promotion": "manual"}}
+    shop = kept_shops.give(monkeypatch, "rolling", more=CANARY, nights=nights)
+    assert shop.registry.champion(shop.name).number == 1
     monkeypatch.setenv("BNPIPE_ANSWERS", str(tmp_path / "answers"))
     days = sorted((shop.rows / "shop").glob("day=*/*.parquet"))
     evidence = ("weather", "age", "basket")

@@ -80,56 +80,52 @@ def test_reject_leaves_everything_and_approve_moves_the_champion(shop, client, a
     assert last.reason.startswith("looks right (")
 
 
-def test_approval_is_refused_when_the_champion_is_another_one_by_then(shop, client, admin):
+def test_approval_is_refused_when_the_champion_is_another_one_by_then(trained, client, admin):
     """The task fails with the reason, is not tried again, and nothing was moved."""
-    shop.run("2026-02-05T02:00")
-    shop.run("2026-02-06T02:00", {"promotion": "approval"})
-    run, seen = release(shop, client, admin, {"version": 2, "compared_with": 0}, "Approve")
+    trained.run("2026-02-06T02:00", {"promotion": "approval"})
+    run, seen = release(trained, client, admin, {"version": 2, "compared_with": 0}, "Approve")
     assert (run.state, run.tasks["approve"], run.tries["approve"]) == ("failed", "failed", 1)
     assert run.xcom("approve", "error").startswith("PromotionRefused")
     assert seen["body"].startswith("**These verdicts are against version 1, the request is about no version")
-    assert shop.registry.champion(shop.name).number == 1
+    assert trained.registry.champion(trained.name).number == 1
 
 
-def test_verdicts_are_those_of_the_run_that_asks(shop, client, admin):
+def test_verdicts_are_those_of_the_run_that_asks(trained, client, admin):
     """The training that made version 2 is run again over another champion: its new verdicts count, not the first."""
-    shop.run("2026-02-05T02:00")
-    first = shop.run("2026-02-07T02:00", {"promotion": "approval"})
-    shop.run("2026-02-06T02:00")
-    assert shop.registry.champion(shop.name).number == 3
+    first = trained.run("2026-02-07T02:00", {"promotion": "approval"})
+    trained.run("2026-02-06T02:00")
+    assert trained.registry.champion(trained.name).number == 3
 
-    run, seen = release(shop, client, admin, {"version": 2}, "Approve")
+    run, seen = release(trained, client, admin, {"version": 2}, "Approve")
     assert seen["body"].startswith("**These verdicts are against version 1, the champion is version 3:")
     assert (run.state, run.tasks["approve"]) == ("failed", "failed")
     assert "its verdicts are against version 1, the request is about version 3" in run.xcom("approve", "error")
-    assert shop.registry.champion(shop.name).number == 3
+    assert trained.registry.champion(trained.name).number == 3
 
-    again = shop.run("2026-02-07T01:30", {"promotion": "approval", "end": "2026-02-07"})
+    again = trained.run("2026-02-07T01:30", {"promotion": "approval", "end": "2026-02-07"})
     outcome = again.xcom("promote")
     assert (outcome["outcome"], outcome["version"], outcome["champion"]) == ("await approval", 2, 3)
     assert outcome["run_id"] == again.xcom("snapshot")["run_id"] != first.xcom("snapshot")["run_id"]
     conf = {"version": 2, "compared_with": 3, "run_id": outcome["run_id"]}
-    run, seen = release(shop, client, admin, conf, "Approve")
+    run, seen = release(trained, client, admin, conf, "Approve")
     assert "Compared with the champion, version 3." in seen["body"]
     assert (run.state, run.xcom("approve")["outcome"]) == ("success", "promoted")
-    assert shop.registry.champion(shop.name).number == 2
-    assert shop.registry.history(shop.name)[-1].evidence == shop.registry.run_url(outcome["run_id"])
+    assert trained.registry.champion(trained.name).number == 2
+    assert trained.registry.history(trained.name)[-1].evidence == trained.registry.run_url(outcome["run_id"])
 
 
-def test_verdicts_of_another_training_are_not_shown(shop):
+def test_verdicts_of_another_training_are_not_shown(trained):
     """A run id that was mistaken fails before anybody is asked."""
-    shop.run("2026-02-05T02:00")
-    other = shop.run("2026-02-06T02:00").xcom("snapshot")["run_id"]
+    other = trained.run("2026-02-06T02:00").xcom("snapshot")["run_id"]
     conf = {"version": 1, "run_id": other}
-    run = Run(shop.dag("release").test(logical_date=datetime.now(UTC), run_conf=conf))
+    run = Run(trained.dag("release").test(logical_date=datetime.now(UTC), run_conf=conf))
     assert (run.tasks["brief"], run.tasks["approval"]) == ("failed", "upstream_failed")
     assert "did not train version 1" in run.xcom("brief", "error")
 
 
-def test_unknown_version_fails_before_anybody_is_asked(shop):
+def test_unknown_version_fails_before_anybody_is_asked(trained):
     """A request by hand for a version that is not there."""
-    shop.run("2026-02-05T02:00")
-    run = Run(shop.dag("release").test(logical_date=datetime.now(UTC), run_conf={"version": 99}))
+    run = Run(trained.dag("release").test(logical_date=datetime.now(UTC), run_conf={"version": 99}))
     assert (run.tasks["brief"], run.tasks["approval"]) == ("failed", "upstream_failed")
     assert run.xcom("brief", "error").startswith("VersionNotFound")
 

@@ -59,13 +59,12 @@ def test_each_airflow_run_has_its_mlflow_run(shop):
     assert run_id in link
 
 
-def test_same_date_twice_gives_one_version(shop):
+def test_same_date_twice_gives_one_version(trained):
     """The second run of a date finds the version that the first one made."""
-    shop.run("2026-02-05T02:00")
-    again = shop.run("2026-02-05T01:30", {"end": "2026-02-05"})
+    again = trained.run("2026-02-05T01:30", {"end": "2026-02-05"})
     assert again.state == "success"
     assert again.xcom("promote")["outcome"] == "already champion"
-    assert versions(shop) == [1]
+    assert versions(trained) == [1]
 
 
 def test_task_killed_after_its_effect_and_tried_again_gives_one_version(shop, monkeypatch):
@@ -86,16 +85,15 @@ def test_task_killed_after_its_effect_and_tried_again_gives_one_version(shop, mo
     assert versions(shop) == [1]
 
 
-def test_losing_is_a_success_with_outcome_held(shop):
+def test_losing_is_a_success_with_outcome_held(trained):
     """With no room for noise the second night can't be shown to be no worse: held, and the run is green."""
-    shop.edit_spec("rope: 0.5", "rope: 0.000001")
-    shop.run("2026-02-05T02:00")
-    run = shop.run("2026-02-06T02:00")
+    trained.edit_spec("rope: 0.5", "rope: 0.000001")
+    run = trained.run("2026-02-06T02:00")
     assert run.state == "success"
     outcome = run.xcom("promote")
     assert (outcome["outcome"], outcome["champion"]) == ("held", 1)
     assert outcome["reason"]
-    assert shop.registry.champion(shop.name).number == 1
+    assert trained.registry.champion(trained.name).number == 1
 
 
 def test_failing_gate_ends_the_run_with_its_reason(shop):

@@ -112,18 +112,20 @@ def test_sigint_is_heard_where_it_was_ignored(handler):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_taken_port_is_named_with_the_one_used_instead(tmp_path: Path):
+def test_a_taken_port_is_named_with_the_one_used_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """People look at 8080 first, and would find somebody else's server there."""
+
+    def fail(*_: object) -> None:
+        raise PlatformError("nothing is started here")
+
+    monkeypatch.setattr(Platform, "_start_all", fail)
     said: list[str] = []
-    broken = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "nosuch:///database"}
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        platform = Platform(
-            tmp_path / "home", dags=tmp_path, plugins=tmp_path, env=broken, airflow_port=taken, mlflow_port=0
-        )
-        with pytest.raises(PlatformError):
+        platform = Platform(tmp_path / "home", dags=tmp_path, plugins=tmp_path, airflow_port=taken, mlflow_port=0)
+        with pytest.raises(PlatformError, match="nothing is started"):
             platform.start(said.append)
     assert f"port {taken} is taken, Airflow will be at {platform.airflow_url}" in said
     assert [line.startswith("stopping") for line in said].count(True) == 1
