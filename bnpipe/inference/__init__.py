@@ -14,6 +14,7 @@ Koller, D. & Friedman, N. (2009). Probabilistic Graphical Models, chapter 10.
 """
 
 from bnpipe.inference.engine import Engine, compile  # noqa: A004
+from bnpipe.inference.likelihoods import TrainingLikelihoods
 from bnpipe.inference.results import Explanation, FamilyPosterior, Posterior
 from bnpipe.inference.sampling import SampledPosterior, likelihood_weighting
 
@@ -23,6 +24,7 @@ __all__ = [
     "FamilyPosterior",
     "Posterior",
     "SampledPosterior",
+    "TrainingLikelihoods",
     "compile",
     "likelihood_weighting",
 ]

@@ -18,6 +18,7 @@ import bnpipe
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bnpipe.inference import TrainingLikelihoods
     from bnpipe.network import Network
 
 CODE: Final = Path(__file__).with_name("pyfunc.py")
@@ -31,6 +32,7 @@ def save_model(
     logged: Any,
     run_id: str,
     input_example: pd.DataFrame | None = None,
+    likelihoods: TrainingLikelihoods | None = None,
 ) -> None:
     """Write the folder of a model.
 
@@ -45,6 +47,7 @@ def save_model(
         What the files are for.
     run_id : str
     input_example : DataFrame, optional
+    likelihoods : TrainingLikelihoods, optional
     """
     import mlflow.pyfunc
     from mlflow.models import Model
@@ -56,6 +59,9 @@ def save_model(
         if input_example is not None:
             (Path(folder) / "example.json").write_text(json.dumps(answered_example(network, targets, input_example)))
             files["example"] = f"{folder}/example.json"
+        if likelihoods is not None:
+            (Path(folder) / "likelihoods.json").write_text(likelihoods.to_json())
+            files["likelihoods"] = f"{folder}/likelihoods.json"
         mlflow.pyfunc.save_model(
             path=str(path),
             python_model=str(CODE),

@@ -15,9 +15,11 @@ from bnpipe.registry.ledger import CHAMPION, LEDGER_TAG
 from bnpipe.registry.versions import CHALLENGER, Version
 
 if TYPE_CHECKING:
+    from bnpipe.inference import TrainingLikelihoods
     from bnpipe.release.canary import CanaryState
 
 _EXAMPLE: Final = "artifacts/example.json"
+_LIKELIHOODS: Final = "artifacts/likelihoods.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,24 @@ class Standings(Canaries):
             return {"rows": list(example["rows"]), "posterior": dict(example["posterior"])}
         except (ValueError, KeyError, TypeError) as error:
             raise NetworkError(f"{_EXAMPLE} of version {version.number} is no example: {error}") from None
+
+    def load_likelihoods(self, version: Version) -> TrainingLikelihoods | None:
+        """Give the likelihoods of a version's training rows; None if they were not kept when it was made.
+
+        Raises
+        ------
+        NetworkError
+            The file is not what it should be.
+        """
+        from bnpipe.inference import TrainingLikelihoods
+
+        text = self._file(version, _LIKELIHOODS)
+        if text is None:
+            return None
+        try:
+            return TrainingLikelihoods.from_json(text)
+        except NetworkError as error:
+            raise NetworkError(f"{_LIKELIHOODS} of version {version.number} can't be read: {error}") from None
 
     def targets(self, version: Version) -> tuple[str, ...]:
         """Give the variables a version was made to predict; none if it does not say."""

@@ -32,6 +32,7 @@ from bnpipe.registry.ledger import BARRED_TAG, CHAMPION, Ledger
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bnpipe.inference import TrainingLikelihoods
     from bnpipe.network import Network
 
 TRAINING_KEY_TAG: Final = "bnpipe.training_key"
@@ -122,6 +123,7 @@ class Versions:
         training_key: str,
         tags: Mapping[str, str] | None = None,
         input_example: pd.DataFrame | None = None,
+        likelihoods: TrainingLikelihoods | None = None,
     ) -> Version:
         """Register a network as the version of a training; the same training gives the same version.
 
@@ -139,6 +141,8 @@ class Versions:
             Of the version.
         input_example : DataFrame, optional
             A few rows, shown in MLflow.
+        likelihoods : TrainingLikelihoods, optional
+            What rows are held against that services are asked about.
 
         Raises
         ------
@@ -153,8 +157,9 @@ class Versions:
             raise NetworkError(f"targets that are no variables of {model!r}: {shorten(strangers)}")
         if (version := self.find(model, training_key)) is not None:
             return version
+        extras = {"input_example": input_example, "likelihoods": likelihoods}
         logged = self._log_model(
-            model, network, tuple(targets), run_id=run_id, training_key=training_key, input_example=input_example
+            model, network, tuple(targets), run_id=run_id, training_key=training_key, extras=extras
         )
         version = self._create(model, run_id, training_key, dict(tags or {}), logged)
         if version.tags.get("bnpipe.model_id", logged.model_id) != logged.model_id:
@@ -260,7 +265,7 @@ class Versions:
         *,
         run_id: str,
         training_key: str,
-        input_example: pd.DataFrame | None,
+        extras: Mapping[str, Any],
     ) -> Any:
         """Upload the model's files as a logged model of the run; nothing is registered yet."""
         from mlflow.entities import LoggedModelOutput
@@ -275,7 +280,7 @@ class Versions:
         try:
             with tempfile.TemporaryDirectory() as folder, self.connection.patient():
                 path = Path(folder) / "model"
-                save_model(path, network, targets, logged=logged, run_id=run_id, input_example=input_example)
+                save_model(path, network, targets, logged=logged, run_id=run_id, **extras)
                 call("log_model_artifacts", logged.model_id, str(path))
             call("log_outputs", run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
             return call("finalize_logged_model", logged.model_id, "READY")

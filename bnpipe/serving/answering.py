@@ -225,9 +225,10 @@ def _likelihood(engine: Engine, codes: Codes) -> list[dict[str, Any]]:
             "log_likelihood": None if value == -np.inf else value,
             "observed": count,
             "quantile": quantile,
+            "relative_to": basis,
             "impossible": value == -np.inf,
         }
-        for value, count, quantile in zip(found.tolist(), observed, quantiles, strict=True)
+        for value, count, (quantile, basis) in zip(found.tolist(), observed, quantiles, strict=True)
     ]
 
 

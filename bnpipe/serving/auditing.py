@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +14,14 @@ import msgspec
 import bnpipe
 from bnpipe.answers import AnswerRecord, Reproduction, find, reproduce
 from bnpipe.answers.records import Cell
-from bnpipe.errors import BnpipeError, JournalError, SettingsError
+from bnpipe.errors import BnpipeError, JournalError, NetworkError, SettingsError
+from bnpipe.inference import TrainingLikelihoods
 from bnpipe.network import Network
-from bnpipe.registry import Registry
+from bnpipe.registry import Registry, Version
 from bnpipe.serving.answering import Options, answer_rows
 from bnpipe.serving.questions import Kind
 from bnpipe.serving.rules import marginal_answers
+from bnpipe.serving.usual import TRAINING_ROWS, set_usual
 
 Rows = list[dict[str, Cell]]
 
@@ -91,17 +94,39 @@ def read_evidence(path: Path) -> Rows:
 
 def _ask(record: AnswerRecord, registry: Registry, rows: Rows | None) -> Finding:
     try:
-        network = registry.load_network(registry.version(record.model, record.version))
-        return Finding(record, reproduce(record, network, ask_again, rows=rows))
+        version = registry.version(record.model, record.version)
+        network, trained = registry.load_network(version), _trained(record, version, registry)
+        return Finding(record, reproduce(record, network, partial(ask_again, trained=trained), rows=rows))
     except BnpipeError as error:
         if error.retryable:
             raise
         return Finding(record, None, str(error))
 
 
-def ask_again(network: Network, kind: str, question: Mapping[str, Any], rows: Sequence[Mapping[str, Cell]]) -> bytes:
+def _trained(record: AnswerRecord, version: Version, registry: Registry) -> TrainingLikelihoods | None:
+    """Load the likelihoods of training rows that an answer is relative to; None where it says that it is not."""
+    if record.kind != "likelihood" or TRAINING_ROWS.encode() not in record.answer:
+        return None
+    found = registry.load_likelihoods(version)
+    if found is None:
+        raise NetworkError(
+            f"request {record.id} was answered relative to {TRAINING_ROWS}, whose likelihoods "
+            f"{version.model} version {version.number} no longer has"
+        )
+    return found
+
+
+def ask_again(
+    network: Network,
+    kind: str,
+    question: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Cell]],
+    *,
+    trained: TrainingLikelihoods | None = None,
+) -> bytes:
     """Answer a logged question as the service did, also where it fell back to the marginal."""
     engine, asked = bnpipe.compile(network), cast("Kind", kind)
+    set_usual(engine, trained)
     options = msgspec.convert({name: value for name, value in question.items() if name != "fallback"}, Options)
     if question.get("fallback", {}).get("answered_by") != "marginal":
         return answer_rows(engine, asked, options, rows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from bnpipe.serving.usual import BASIS, DRAWN_ROWS, TRAINING_ROWS
+
 Json = dict[str, Any]
 
 QUESTIONS: Final[Json] = {
@@ -31,7 +33,10 @@ QUESTIONS: Final[Json] = {
         }
     },
     "likelihood": {
-        "a row": {"summary": "Is this usual?", "value": {"rows": [{"rain": "no", "wind": 1, "late": True}]}}
+        "two rows": {
+            "summary": "Is this usual? A row without the target, as in training, and one of which less is known",
+            "value": {"rows": [{"rain": "no", "wind": 3, "note": "on time"}, {"rain": "no", "late": True}]},
+        }
     },
 }
 REPLIES: Final[Json] = {
@@ -115,8 +120,23 @@ REPLIES: Final[Json] = {
         "model": "flights",
         "version": 1,
         "arm": "champion",
-        "relative_to": "2000 rows drawn from the network, with the same variables observed",
-        "answers": [{"log_likelihood": None, "observed": 3, "quantile": 0.0, "impossible": True}],
+        "relative_to": BASIS,
+        "answers": [
+            {
+                "log_likelihood": -1.8758914340627686,
+                "observed": 3,
+                "quantile": 0.662,
+                "relative_to": TRAINING_ROWS,
+                "impossible": False,
+            },
+            {
+                "log_likelihood": -4.119636027033881,
+                "observed": 2,
+                "quantile": 0.012,
+                "relative_to": DRAWN_ROWS,
+                "impossible": False,
+            },
+        ],
     },
 }
 INVOCATIONS: Final[Json] = {

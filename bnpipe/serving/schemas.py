@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from bnpipe.serving.usual import BASIS
+
 Json = dict[str, Any]
 
 
@@ -150,7 +152,9 @@ SCHEMAS: Final[Json] = {
     ),
     "LikelihoodReply": _reply(
         "LikelihoodAnswer",
-        relative_to={"type": "string", "description": "What the quantiles are relative to."},
+        relative_to=_object(
+            dict.fromkeys(BASIS, _TEXT), closed=True, about="What the rows are that quantiles are relative to."
+        ),
     ),
     "LikelihoodAnswer": _object(
         {
@@ -160,6 +164,7 @@ SCHEMAS: Final[Json] = {
             },
             "observed": {"type": "integer", "description": "How many cells are."},
             "quantile": {**_PROBABILITY, "description": "Share of rows that are at most as likely."},
+            "relative_to": {"enum": list(BASIS), "description": "Of which rows; the reply tells more of them."},
             "impossible": _IMPOSSIBLE,
         },
         closed=True,

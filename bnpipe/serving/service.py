@@ -239,7 +239,8 @@ class Service:
         arm: Arm = asked.arm if fallback is None else "fallback"
         if codes.shape[1] <= _REMEMBERED_ROWS:
             strange = tuple(row for row, _, _ in encoded.unseen) if asked.kind == "invocations" else ()
-            key = (version.about.content_hash, asked.kind, asked.options, codes.tobytes(), strange)
+            made_of = (version.about.content_hash, version.about.likelihoods)
+            key = (made_of, asked.kind, asked.options, codes.tobytes(), strange)
             found = self.remembered.get(key)
             self.observer.cached(hit=found is not None)
             if found is not None:

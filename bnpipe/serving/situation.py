@@ -27,6 +27,8 @@ class VersionOnDisk(msgspec.Struct, frozen=True):
     created, trained_until : str
         ISO 8601; '' if unknown.
     run_id, training_key, verdict : str
+    likelihoods : str, optional
+        Hash of those of its training rows; '' if it has none, None if nobody looked: an older bnpipe brought it.
     """
 
     content_hash: str
@@ -36,6 +38,7 @@ class VersionOnDisk(msgspec.Struct, frozen=True):
     run_id: str = ""
     training_key: str = ""
     verdict: str = ""
+    likelihoods: str | None = None
 
 
 class ModelSituation(msgspec.Struct, frozen=True):

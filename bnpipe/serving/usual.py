@@ -1,9 +1,9 @@
-"""How usual a row is: its likelihood among those of rows drawn from the network with the same variables observed.
+"""How usual a row is: its likelihood among those of training rows with the same variables observed.
 
-A version holds no rows of its training, and likelihoods of rows with different variables observed can't be compared.
-So like is compared with like: rows are drawn from the network once, always the same ones, and reduced to the variables
-that the row in question has. What is unusual under the network shows; where the network is wrong about its training
-rows, this does not show: gates and drift runs look at that.
+Likelihoods of rows with different variables observed can't be compared. A version holds none of the rows it learned
+from, but quantiles of their likelihoods for the sets of variables that callers are likely to observe. Rows with other
+sets are compared with rows drawn from the network, always the same ones, reduced to these variables: there shows what
+is unusual under the network, but not where the network is wrong about its training rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnpipe.data import Dataset
-from bnpipe.inference import Engine
+from bnpipe.errors import NetworkError
+from bnpipe.inference import Engine, TrainingLikelihoods
+from bnpipe.inference.likelihoods import MOST
 from bnpipe.network import Network
 from bnpipe.schema import MISSING
 
@@ -26,7 +28,13 @@ Floats = NDArray[np.float64]
 
 DRAWN: Final = 2000
 """Rows compared with: a quantile of 1 % has a standard error of 0.2 points."""
-BASIS: Final = f"{DRAWN} rows drawn from the network, with the same variables observed"
+TRAINING_ROWS: Final = "training rows"
+DRAWN_ROWS: Final = "drawn rows"
+BASIS: Final = {
+    TRAINING_ROWS: f"rows that the version learned from, with the same variables observed, {MOST} at most",
+    DRAWN_ROWS: f"{DRAWN} rows drawn from the network, with the same variables observed",
+}
+"""What quantiles are relative to: as a row's answer says, and at more length."""
 
 _SEED: Final = 20_130_101
 _PATTERNS: Final = 512
@@ -39,16 +47,33 @@ class Usual:
     Parameters
     ----------
     engine : Engine
+    trained : TrainingLikelihoods, optional
+        What was usual in training.
+
+    Raises
+    ------
+    NetworkError
+        That is of another network.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, trained: TrainingLikelihoods | None = None) -> None:
+        network = engine.network
+        if trained is not None and trained.content_hash != network.content_hash:
+            raise NetworkError(
+                f"the likelihoods of its training rows are of network {trained.content_hash[:12]}, "
+                f"not {network.content_hash[:12]}"
+            )
         self._engine: Engine = proxy(engine)  # or the engine would live on in `_OF`
+        self._trained = {
+            np.array([name in one.observed for name in network.nodes]).tobytes(): one
+            for one in (() if trained is None else trained.patterns)
+        }
         self._drawn: Codes | None = None
         self._kept: OrderedDict[bytes, Floats] = OrderedDict()
         self._lock = threading.Lock()
 
-    def quantiles(self, codes: Codes, log_likelihoods: Floats) -> list[float]:
-        """Give the share of drawn rows that are at most as likely as each row.
+    def quantiles(self, codes: Codes, log_likelihoods: Floats) -> list[tuple[float, str]]:
+        """Give the share of rows that are at most as likely as each row, and of which rows.
 
         Parameters
         ----------
@@ -57,16 +82,21 @@ class Usual:
             Of these rows' observed cells.
         """
         patterns, rows = _patterns(codes)
-        found = np.empty(codes.shape[1])
+        found, basis = np.empty(codes.shape[1]), []
         for place, pattern in enumerate(patterns):
-            mine = rows == place
-            found[mine] = np.searchsorted(self._likelihoods(pattern), log_likelihoods[mine], side="right") / DRAWN
-        return list(found.tolist())
+            mine, trained = rows == place, self._trained.get(pattern.tobytes())
+            basis.append(DRAWN_ROWS if trained is None else TRAINING_ROWS)
+            if trained is not None:
+                found[mine] = trained.shares(log_likelihoods[mine])
+            else:
+                found[mine] = np.searchsorted(self._likelihoods(pattern), log_likelihoods[mine], side="right") / DRAWN
+        return list(zip(found.tolist(), [basis[place] for place in rows.tolist()], strict=True))
 
     def unknown(self, codes: Codes) -> int:
         """Count the sets of observed variables for which likelihoods must be made first."""
         patterns, _ = _patterns(codes)
-        return sum(pattern.tobytes() not in self._kept for pattern in patterns)
+        keys = [pattern.tobytes() for pattern in patterns]
+        return sum(key not in self._trained and key not in self._kept for key in keys)
 
     def _likelihoods(self, pattern: NDArray[np.bool_]) -> Floats:
         """Give the likelihoods of drawn rows reduced to the variables of a pattern, in order."""
@@ -93,7 +123,13 @@ _OF: Final[WeakKeyDictionary[Engine, Usual]] = WeakKeyDictionary()
 
 def usual_of(engine: Engine) -> Usual:
     """Give an engine's own; it goes when the engine goes."""
-    return _OF.setdefault(engine, Usual(engine))
+    found = _OF.get(engine)
+    return _OF.setdefault(engine, Usual(engine)) if found is None else found
+
+
+def set_usual(engine: Engine, trained: TrainingLikelihoods | None) -> None:
+    """Tell an engine what was usual in its training; see :class:`Usual`."""
+    _OF[engine] = Usual(engine, trained)
 
 
 def draw(network: Network, rows: int, seed: int) -> Codes:

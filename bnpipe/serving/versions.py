@@ -11,17 +11,18 @@ import numpy as np
 
 import bnpipe
 from bnpipe.errors import BnpipeError, NetworkError, NotServed
-from bnpipe.inference import Engine
+from bnpipe.inference import Engine, TrainingLikelihoods
 from bnpipe.network import Network
 from bnpipe.schema import MISSING
 from bnpipe.serving.answering import Options, answer, posterior_answers
 from bnpipe.serving.cells import CellEncoder
 from bnpipe.serving.questions import KINDS
 from bnpipe.serving.situation import VersionOnDisk
-from bnpipe.serving.usual import DRAWN
+from bnpipe.serving.usual import DRAWN, set_usual
 
 NETWORK: Final = "network.json"
 EXAMPLE: Final = "example.json"
+LIKELIHOODS: Final = "likelihoods.json"
 _WARM_CELLS: Final = 1e9
 """Cells of messages that warming may touch for likelihoods: a second or so."""
 _TOLERANCE: Final = 1e-9
@@ -80,6 +81,7 @@ def load_version(folder: Path, model: str, number: int, about: VersionOnDisk, *,
             raise NetworkError(f"its files hold network {network.content_hash[:12]}, not {about.content_hash[:12]}")
         engine = bnpipe.compile(network, max_clique_cells=clique_cells)
         version = ServedVersion(model, number, engine, about, CellEncoder(network.schema), marginals=_marginals(engine))
+        set_usual(engine, _read_likelihoods(folder / LIKELIHOODS, about))
         _check_example(version, folder / EXAMPLE)
         _warm(version)
     except BnpipeError as error:
@@ -93,6 +95,15 @@ def load_version(folder: Path, model: str, number: int, about: VersionOnDisk, *,
 def _marginals(engine: Engine) -> dict[str, Any]:
     (nothing,) = posterior_answers(engine, {name: table[None, :] for name, table in engine.marginals().items()})
     found: dict[str, Any] = nothing["posterior"]
+    return found
+
+
+def _read_likelihoods(path: Path, about: VersionOnDisk) -> TrainingLikelihoods | None:
+    if not about.likelihoods:  # registered by hand, or before they were kept
+        return None
+    found = TrainingLikelihoods.from_json(path.read_text()) if path.exists() else None
+    if found is None or found.hash != about.likelihoods:
+        raise NetworkError(f"{path.name}: the likelihoods of its training rows are not those that were registered")
     return found
 
 

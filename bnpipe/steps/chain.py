@@ -19,7 +19,7 @@ from bnpipe.config import ModelSpec, Overrides, Settings, load_spec
 from bnpipe.errors import BnpipeError, DataError, GateFailed, VersionNotFound
 from bnpipe.registry import Registry, Version
 from bnpipe.source import Window
-from bnpipe.steps.learning import find_graph, fit_network, fix_schema, load_base
+from bnpipe.steps.learning import find_graph, fit_network, fix_schema, load_base, measure_likelihoods
 from bnpipe.steps.proof import load_rival, reasons
 from bnpipe.steps.recipe import REFIT_OF_TAG, Recipe, code_version
 from bnpipe.steps.training import Bench, Record, Training, close_failed, step
@@ -368,6 +368,7 @@ def fit(training: Training) -> Fitted:
         if bench.base is not None:
             bench.keep("families.json", json.dumps(_families(bench.base, network), indent=1))
         bench.keep("network.json", network.to_json(), log_to_run=False)
+        bench.keep("likelihoods.json", measure_likelihoods(bench.recipe, network, data).to_json(), log_to_run=False)
         bench.registry.log_metrics(
             training.run_id, {"graph.parameters": network.parameters, "rows.training": data.rows}
         )
@@ -416,6 +417,7 @@ def register(training: Training) -> Registered:
             training_key=training.key,
             tags=tags,
             input_example=_typical_row(network, tuple(recipe.spec.targets)),
+            likelihoods=bench.likelihoods,
         )
         bench.registry.log_tags(training.run_id, {"bnpipe.version": str(version.number)})
         window = recipe.window

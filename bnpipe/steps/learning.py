@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import bnpipe
 from bnpipe.data import Dataset
+from bnpipe.inference import TrainingLikelihoods
 from bnpipe.network import Network
 from bnpipe.registry import Registry
 from bnpipe.schema import Schema
@@ -97,6 +99,13 @@ def fit_network(
     if base is not None:
         return refit(base, data, recipe.refit or (), old_rows=OLD_ROWS)
     return fit(data, parents, equivalent_sample_size=recipe.spec.equivalent_sample_size())
+
+
+def measure_likelihoods(recipe: Recipe, network: Network, data: Dataset) -> TrainingLikelihoods:
+    """Say what was usual in training: of whole rows, of rows without targets, of what is known before each target."""
+    spec = recipe.spec
+    known = [set(network.nodes), set(network.nodes) - set(spec.targets), *map(spec.evidence, spec.targets)]
+    return TrainingLikelihoods.measure(bnpipe.compile(network), data, known)
 
 
 def _every(seconds: float, tell: Callable[[int, float], None]) -> Callable[[int, float], None]:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from bnpipe.config import Settings
 from bnpipe.data import Dataset
 from bnpipe.errors import BnpipeError, StoreError
+from bnpipe.inference import TrainingLikelihoods
 from bnpipe.network import Network
 from bnpipe.registry import Registry
 from bnpipe.schema import Schema
@@ -152,6 +153,11 @@ class Bench(Shelf):
     def network(self) -> Network:
         """The network that the fit step made."""
         return Network.from_json(self.read("network.json", step="fit"))
+
+    @cached_property
+    def likelihoods(self) -> TrainingLikelihoods:
+        """What the fit step found usual among the training rows."""
+        return TrainingLikelihoods.from_json(self.read("likelihoods.json", step="fit"))
 
     def training_rows(self) -> Dataset:
         """Read the rows to learn from, encoded."""

@@ -8,16 +8,20 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-from registry_bench import make_network
+from registry_bench import make_network, make_rows
 
+import bnpipe
 from bnpipe.answers.records import AnswerRecord, FeedbackRecord, Record
 from bnpipe.config.serving import ServingSpec
+from bnpipe.data import Dataset
 from bnpipe.errors import JournalError
+from bnpipe.inference import TrainingLikelihoods
 from bnpipe.network import Network
 from bnpipe.serving.access import ANONYMOUS, Access, Caller
 from bnpipe.serving.app import create_app
@@ -56,15 +60,31 @@ class Kept:
 
 
 def put_version(
-    cache: Path, model: str, number: int, network: Network, targets: tuple[str, ...] = TARGETS
+    cache: Path,
+    model: str,
+    number: int,
+    network: Network,
+    targets: tuple[str, ...] = TARGETS,
+    *,
+    trained: TrainingLikelihoods | None = None,
 ) -> VersionOnDisk:
     """Lay a version into a cache folder as the follower does."""
     folder = version_folder(cache, model, number)
     folder.mkdir(parents=True, exist_ok=True)
-    about = VersionOnDisk(network.content_hash, targets)
+    about = VersionOnDisk(network.content_hash, targets, likelihoods="" if trained is None else trained.hash)
     network.save(folder / "network.json")
+    if trained is not None:
+        (folder / "likelihoods.json").write_text(trained.to_json())
     (folder / "version.json").write_bytes(msgspec.json.encode(about))
     return about
+
+
+def usual_in_training(rows: int = 400) -> TrainingLikelihoods:
+    """Measure what is usual by the training of the network of as many rows: whole rows, and such without targets."""
+    network = make_network(rows)
+    data = Dataset.from_pandas(make_rows(rows), network.schema)
+    patterns = (network.nodes, set(network.nodes) - set(TARGETS))
+    return TrainingLikelihoods.measure(bnpipe.compile(network), data, patterns)
 
 
 def reign(
@@ -94,11 +114,15 @@ def make_service(
     log: Kept | None = None,
     observer: Observer | None = None,
     clock: Callable[[], float] = time.monotonic,
+    trained: Sequence[TrainingLikelihoods | None] = (),
     **spec: Any,
 ) -> Service:
     """Make a worker's service of ``flights``, whose versions 1, 2, ... are the networks and the last is champion."""
     networks = networks or (make_network(),)
-    versions = {n: put_version(cache, "flights", n, network, targets) for n, network in enumerate(networks, start=1)}
+    versions = {
+        number: put_version(cache, "flights", number, network, targets, trained=usual)
+        for number, (network, usual) in enumerate(zip_longest(networks, trained), start=1)
+    }
     reign(cache, champion or len(networks), versions, previous=previous, canary=canary)
     parsed = ServingSpec.model_validate(spec)
     shelf = Shelf(cache, parsed)

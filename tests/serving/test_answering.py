@@ -145,6 +145,7 @@ def test_like_is_compared_with_like() -> None:
         "log_likelihood": 0.0,
         "observed": 0,
         "quantile": 1.0,
+        "relative_to": "drawn rows",
         "impossible": False,
     }
 

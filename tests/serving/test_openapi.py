@@ -13,7 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
-from serving_bench import Kept, make_service, send
+from serving_bench import Kept, make_service, send, usual_in_training
 
 from bnpipe.serving.app import create_app
 from bnpipe.serving.descriptions import document
@@ -30,7 +30,7 @@ OPERATIONS = [(method, path) for path, item in DOCUMENT["paths"].items() for met
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
     """A service of one small network."""
-    return make_service(tmp_path_factory.mktemp("cache"), log=Kept())
+    return make_service(tmp_path_factory.mktemp("cache"), log=Kept(), trained=[usual_in_training()])
 
 
 def validator(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
