@@ -18,7 +18,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from bnpipe.answers.records import new_request_id
-from bnpipe.errors import AccessDenied, BnpipeError, QuestionError, ServiceBusy, SlowBody, WrongMediaType
+from bnpipe.config.scalars import did_you_mean
+from bnpipe.errors import (
+    AccessDenied,
+    BnpipeError,
+    JournalError,
+    QuestionError,
+    ServiceBusy,
+    ServiceError,
+    SlowBody,
+    WrongMediaType,
+    shorten,
+)
 from bnpipe.serving import descriptions
 from bnpipe.serving.access import ANONYMOUS, Caller, check_local
 from bnpipe.serving.direct import Direct, Handler
@@ -33,6 +44,8 @@ from bnpipe.serving.tracing import Tracing
 
 _JSON: Final = "application/json"
 _ID: Final = "X-Request-Id"
+_TOLD: Final = (ServiceError, JournalError)
+"""Errors whose texts hold nothing of a row when they are the service's own doing."""
 _TEXT: Final = "text/plain; charset=utf-8"
 _MLFLOW: Final = metadata.version("mlflow-skinny")
 
@@ -114,14 +127,15 @@ class _Routes:
             request.state.arrived = arrived
             trace = self.tracing.begin(request.headers)
             name = request.path_params.get("name", "")
+            failed: Exception | None = None
             try:
                 response = await handler(request)
-            except ClientDisconnect:
-                response = Response(status_code=499)
             except asyncio.CancelledError:  # by the server, whose time to drain is over
-                response = self._problem(ServiceBusy("the service stops; ask again", retry_after=1.0), name)
+                failed = ServiceBusy("the service stops; ask again", retry_after=1.0)
             except Exception as error:  # noqa: BLE001  told as a problem document
-                response = self._problem(error, name)
+                failed = error
+            if failed is not None:
+                response = self._problem(failed, name)
             reply: Reply | None = getattr(request.state, "reply", None)
             done = Finished(
                 endpoint=endpoint,
@@ -134,6 +148,8 @@ class _Routes:
                 caller=getattr(request.state, "caller", ""),
                 rows=reply.rows if reply else 0,
                 trace=trace.id if trace else "",
+                error=type(failed).__name__ if failed is not None else "",
+                reason=str(failed) if response.status_code >= 500 and isinstance(failed, _TOLD) else "",
             )
             self._tell(done)
             if trace is not None:
@@ -148,6 +164,8 @@ class _Routes:
             self.access_log(done)
 
     def _problem(self, error: Exception, name: str) -> Response:
+        if isinstance(error, ClientDisconnect):
+            return Response(status_code=499)
         request_id = new_request_id(datetime.now(UTC))
         known = name if name in self.service.shelf.models else ""
         self.service.observer.error(kind=type(error).__name__, model=known)
@@ -160,7 +178,7 @@ class _Routes:
     async def _refused(self, _: Request, error: HTTPException) -> Response:
         """Refuse what no route takes."""
         problem = plain_problem(error.status_code, str(error.detail))
-        self._tell(Finished("other", problem.status, 0.0))
+        self._tell(Finished("other", problem.status, 0.0, error=type(error).__name__))
         return Response(encode_problem(problem), problem.status, dict(error.headers or {}), MEDIA_TYPE)
 
     @asynccontextmanager
@@ -180,6 +198,9 @@ class _Routes:
 
     async def _body(self, request: Request) -> bytes:
         """Read a body, no further than is allowed."""
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            raise WrongMediaType(f"Content-Encoding: got {coding[:20]!r}; send the body as it is, without one")
         most = self.service.spec.limits.body
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and (len(declared) > 18 or int(declared) > most):
@@ -209,7 +230,7 @@ class _Routes:
                 request.path_params["name"],
                 await self._body(request),
                 caller,
-                version=_version(request.query_params.get("version")),
+                version=_version(request),
                 arrived=request.state.arrived,
             )
             return _answer(request, reply)
@@ -224,7 +245,7 @@ class _Routes:
             await self._body(request),
             media,
             caller,
-            version=_version(request.query_params.get("version")),
+            version=_version(request),
             arrived=request.state.arrived,
         )
         response = _answer(request, reply)
@@ -234,6 +255,7 @@ class _Routes:
     async def _feedback(self, request: Request) -> Response:
         caller = self._caller(request)
         _check_json(request)
+        _parameters(request)
         kept = self.service.feedback(await self._body(request), caller)
         return _json({"kept": kept}, status=202)
 
@@ -241,12 +263,13 @@ class _Routes:
 
     async def _models(self, request: Request) -> Response:
         caller = self._caller(request)
+        _parameters(request)
         return _json(describe_models(self.service, caller))
 
     async def _model(self, request: Request) -> Response:
         caller, name = self._caller(request), request.path_params["name"]
         caller.check("ask", name)
-        number = _version(request.query_params.get("version"))
+        number = _version(request)
         return _json(describe_model(self.service.shelf.model(name), self.service, caller, number))
 
     async def _health(self, request: Request) -> Response:
@@ -297,7 +320,27 @@ def _json(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type=_JSON)
 
 
-def _version(text: str | None) -> int | None:
+def _parameters(request: Request, *known: str) -> dict[str, str]:
+    """Give the query's parameters; one that is misspelt would be passed over, and answered as if it were not there.
+
+    Raises
+    ------
+    QuestionError
+    """
+    if not request.scope.get("query_string"):
+        return {}
+    given = request.query_params.multi_items()
+    for name, _ in given:
+        if name not in known:
+            hint = did_you_mean(name[:60], known) or f"; there is {shorten(known) or 'none'}"
+            raise QuestionError(f"no parameter {name[:60]!r} is known here{hint}", at=f"?{name[:60]}")
+    if len(given) > 1:
+        raise QuestionError("version: given twice", at="version")
+    return dict(given)
+
+
+def _version(request: Request) -> int | None:
+    text = _parameters(request, "version").get("version")
     if text is None:
         return None
     if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10:

@@ -184,6 +184,7 @@ _STANDING: Final[Json] = {
     "name": "flights",
     "champion": 1,
     "previous": None,
+    "challenger": None,
     "canary": None,
     "versions": [1],
     "pinned": {},
@@ -217,5 +218,5 @@ HEALTH: Final[Json] = {
     "registry": "ok",
     "registry_answered": "2026-11-22T00:40:49+00:00",
     "models": {"flights": {"champion": 1, "breakers": {"1": "closed"}, "faults": 0}},
-}
     "warnings": [],
+}

@@ -25,6 +25,10 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     rows : int
     trace : str
         Id of its trace, if it has one.
+    error : str
+        Class of what refused it.
+    reason : str
+        Why it failed, if that is the service's own doing (5xx); it holds nothing of a row.
     """
 
     endpoint: str
@@ -37,6 +41,8 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     caller: str = ""
     rows: int = 0
     trace: str = ""
+    error: str = ""
+    reason: str = ""
 
 
 class Observer:

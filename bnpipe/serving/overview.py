@@ -60,6 +60,7 @@ def _summary(model: ServedModel, service: Service, caller: Caller) -> dict[str, 
         "name": model.name,
         "champion": model.champion and model.champion.number,
         "previous": model.previous and model.previous.number,
+        "challenger": model.challenger,
         "canary": canary and {"version": canary.version, "share": canary.share, "shadow": canary.shadow},
         "versions": sorted(model.versions),
         "pinned": {

@@ -54,6 +54,8 @@ _TITLES: Final[dict[type[BnpipeError], tuple[str, HTTPStatus]]] = {
     DeadlineExceeded: ("Too late", HTTPStatus.GATEWAY_TIMEOUT),
     JournalError: ("Not answered, since it could not be logged", HTTPStatus.SERVICE_UNAVAILABLE),
 }
+_UNLOGGED: Final = "nothing could be written into the log of answers; the service's log says why"
+"""Of the error itself the caller must not know: it names paths of the server."""
 
 
 def problem_of(error: Exception) -> tuple[Problem, Headers]:
@@ -67,7 +69,8 @@ def problem_of(error: Exception) -> tuple[Problem, Headers]:
         return Problem("Who are you?", HTTPStatus.UNAUTHORIZED, str(error)), {"WWW-Authenticate": "Bearer"}
     for kind, (title, status) in _TITLES.items():
         if isinstance(error, kind):
-            return Problem(title, status, str(error)), _retry_after(error)
+            detail = _UNLOGGED if kind is JournalError else str(error)
+            return Problem(title, status, detail), _retry_after(error)
     detail = str(error) if isinstance(error, BnpipeError) else "an error in the service; its log says more"
     return Problem("Failed", HTTPStatus.INTERNAL_SERVER_ERROR, detail), {}
 

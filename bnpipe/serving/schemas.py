@@ -236,6 +236,7 @@ SCHEMAS: Final[Json] = {
             "name": _TEXT,
             "champion": _VERSION,
             "previous": {**_VERSION, "description": "The last good champion before this one."},
+            "challenger": {**_VERSION, "description": "That of the registry, whether it answers anybody or not."},
             "canary": _or_null(
                 _object({"version": _NUMBER, "share": _PROBABILITY, "shadow": _PROBABILITY}),
             ),
@@ -279,12 +280,12 @@ SCHEMAS: Final[Json] = {
             "models": _by_name(
                 _object({"champion": _VERSION, "breakers": _by_name(_TEXT), "faults": {"type": "integer"}})
             ),
+            "warnings": _list(_TEXT, "What of the serving file comes to nothing: models that the registry lacks."),
         },
         optional=("bnpipe", "registry", "registry_answered", "models", "warnings"),
     ),
     "Ready": _object({"ready": {"const": True}}),
     "Problem": _object(
-            "warnings": _list(_TEXT, "What of the serving file comes to nothing: models that the registry lacks."),
         {
             "type": {"type": "string", "format": "uri-reference"},
             "title": {"type": "string", "description": "What kind of thing went wrong; the same each time."},

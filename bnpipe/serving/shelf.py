@@ -27,6 +27,8 @@ class ServedModel:
     ----------
     name : str
     champion, previous : ServedVersion, optional
+    challenger : int, optional
+        What has the alias in the registry.
     canary : Canary, optional
         Only while its version is in memory.
     versions : mapping of int to ServedVersion
@@ -37,6 +39,7 @@ class ServedModel:
     name: str
     champion: ServedVersion | None = None
     previous: ServedVersion | None = None
+    challenger: int | None = None
     canary: Canary | None = None
     versions: Mapping[int, ServedVersion] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
@@ -195,7 +198,8 @@ class Shelf:
         canary = situation.canary if situation.canary and situation.canary.version in versions else None
         if champion is not held.champion and champion is not None:
             _log.warning("%s: version %d answers now", name, champion.number)
-        return ServedModel(name, champion, versions.get(situation.previous or 0), canary, versions, faults)
+        previous = versions.get(situation.previous or 0)
+        return ServedModel(name, champion, previous, situation.challenger, canary, versions, faults)
 
     def _version(self, name: str, number: int, situation: ModelSituation, held: ServedModel) -> ServedVersion:
         about = situation.versions[str(number)]

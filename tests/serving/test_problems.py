@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from serving_bench import make_service, send
+from serving_bench import Kept, make_service, over_http, send
 
 from bnpipe import errors
 from bnpipe.serving.access import hash_key
+from bnpipe.serving.observing import Finished
 from bnpipe.serving.problems import encode_problem, plain_problem, problem_of
 from bnpipe.serving.situation import ModelSituation, Situation, write_situation
 
@@ -82,3 +85,69 @@ def test_who_is_not_ready_says_why(tmp_path: Path) -> None:
             with_key = send(service, "GET", "/ready", headers={"x-api-key": "k"}).json()["detail"]
             assert "flights" in with_key
             assert "flihgts" not in with_key
+
+
+def test_a_line_says_why(tmp_path: Path) -> None:
+    """The class of the error; where the service failed the reason, too, which may hold paths: callers are not told."""
+    log, told = Kept(), list[Finished]()
+    service = make_service(tmp_path, log=log)
+
+    def status(path: str, **request: Any) -> int:
+        async def use(client: httpx.AsyncClient) -> httpx.Response:
+            return await client.post(path, **request)
+
+        found: httpx.Response = over_http(service, use, access_log=told.append)
+        assert "space" not in found.text
+        return found.status_code
+
+    question = {"json": {"rows": [{"rain": "yes"}]}}
+    assert status("/v1/models/flights/posterior", **question) == 200
+    log.full = True
+    assert status("/v1/models/flights/posterior", **question) == 503
+    assert status("/v1/models/flights/posterior", json={"rows": [{"rain": "hail", "gate": 1}]}) == 422
+    assert status("/v1/models/trains/posterior", **question) == 404
+    assert status("/v1/nowhere", **question) == 404
+    assert [(done.error, done.reason) for done in told] == [
+        ("", ""),
+        ("JournalError", "no space left on device"),
+        ("QuestionError", ""),
+        ("NotServed", ""),
+        ("HTTPException", ""),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/models/flights/posterior", "/invocations", "/v1/feedback"])
+def test_a_packed_body_is_refused_as_such(tmp_path: Path, path: str) -> None:
+    """415, not JSON that can't be read."""
+    service = make_service(tmp_path, log=Kept())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    found = send(service, "POST", path, content=gzip.compress(b'{"rows": [{}]}'), headers=headers)
+    assert found.status_code == 415
+    assert found.json()["detail"].startswith("Content-Encoding: got 'gzip'")
+    plain = {"content-type": "application/json", "content-encoding": "identity"}
+    assert send(service, "POST", path, content=b"{}", headers=plain).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "says"),
+    [
+        ("POST", "/v1/models/flights/posterior?versoin=1", "'versoin' is known here, did you mean 'version'?"),
+        ("POST", "/invocations?v=1", "'v' is known here; there is version"),
+        ("POST", "/v1/models/flights/posterior?version=1&version=1", "version: given twice"),
+        ("POST", "/v1/models/flights/posterior?version=", "version: got ''"),
+        ("GET", "/v1/models/flights?versoin=1", "did you mean 'version'?"),
+        ("GET", "/v1/models?version=1", "there is none"),
+        ("POST", "/v1/feedback?version=1", "there is none"),
+    ],
+)
+def test_parameters_that_say_nothing_are_refused(tmp_path: Path, method: str, path: str, says: str) -> None:
+    """Who misspells `version` must not be answered by the champion."""
+    found = send(make_service(tmp_path, log=Kept()), method, path, json={"rows": [{}]})
+    assert found.status_code == 422
+    assert says in found.json()["detail"]
+
+
+def test_probes_may_bring_parameters(tmp_path: Path) -> None:
+    """Some put a number into the address so that nobody answers from memory."""
+    service = make_service(tmp_path)
+    assert [send(service, "GET", f"/{path}?_=1").status_code for path in ("health", "ready", "ping")] == [200] * 3

@@ -128,6 +128,13 @@ def test_a_canary_needs_its_version(bench: Bench) -> None:
     assert bench.reign(1, 1, 2, canary=canary).canary is None
 
 
+def test_the_challenger_is_known(bench: Bench) -> None:
+    """Also one that answers nobody yet."""
+    write_situation(bench.cache, Situation(datetime.now(UTC), {"flights": ModelSituation(1, challenger=2)}))
+    assert bench.shelf.refresh()
+    assert bench.shelf.model("flights").challenger == 2
+
+
 def test_the_example_must_be_answered_as_recorded(bench: Bench) -> None:
     """The same to 1e-9, nulls where it was null; else the version is refused before anybody asked it."""
     about, folder = bench.about[1], version_folder(bench.cache, "flights", 1)
