@@ -1,4 +1,4 @@
-"""Examples of the OpenAPI document: what a small network of late flights was asked, and what it said."""
+"""Examples of the OpenAPI document: what a small network in the terms of the demo's flights was asked, and said."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ QUESTIONS: Final[Json] = {
     "posterior": {
         "two rows": {
             "summary": "Two rows, of which one says nothing; with intervals",
-            "value": {"rows": [{"rain": "yes"}, {}], "targets": ["late"], "interval": 0.95},
+            "value": {"rows": [{"hour": 18, "rain": 0.1}, {}], "targets": ["late_arrival"], "interval": 0.95},
         }
     },
     "predict": {
         "abstaining": {
             "summary": "Only what is at least 90 % sure; this customer always meets the same arm of a canary",
             "value": {
-                "rows": [{"rain": "no"}, {"wind": 2}],
-                "targets": ["late"],
+                "rows": [{"hour": 9, "departure_delay": -4}, {"carrier": "EV", "hour": 18}],
+                "targets": ["late_arrival"],
                 "abstain_below": 0.9,
                 "key": "C-1041",
             },
@@ -28,14 +28,19 @@ QUESTIONS: Final[Json] = {
     },
     "explanation": {
         "a row": {
-            "summary": "What rain and wind do",
-            "value": {"rows": [{"rain": "yes", "wind": 1}], "targets": ["late"]},
+            "summary": "What the hour and the rain do",
+            "value": {"rows": [{"hour": 18, "rain": 0.1}], "targets": ["late_arrival"]},
         }
     },
     "likelihood": {
         "two rows": {
             "summary": "Is this usual? A row without the target, as in training, and one of which less is known",
-            "value": {"rows": [{"rain": "no", "wind": 3, "note": "on time"}, {"rain": "no", "late": True}]},
+            "value": {
+                "rows": [
+                    {"hour": 18, "carrier": "EV", "rain": 0.0, "departure_delay": 95},
+                    {"rain": 0.1, "late_arrival": "no"},
+                ]
+            },
         }
     },
 }
@@ -47,22 +52,36 @@ REPLIES: Final[Json] = {
         "arm": "champion",
         "answers": [
             {
-                "posterior": {"late": {"false": 0.1141304347826087, "true": 0.8858695652173914}},
+                "posterior": {
+                    "late_arrival": {
+                        "no": 0.5330075974668951,
+                        "yes": 0.4086372787986918,
+                        "cancelled or diverted": 0.058355123734413095,
+                    }
+                },
                 "impossible": False,
                 "interval": {
-                    "late": {
-                        "false": [0.07952705854682864, 0.16760632001915263],
-                        "true": [0.8323936799808475, 0.9204729414531715],
+                    "late_arrival": {
+                        "no": [0.3544360151124696, 0.6629786357476849],
+                        "yes": [0.2626443713809706, 0.5533700989510402],
+                        "cancelled or diverted": [0.009143606053774537, 0.25562953105383734],
                     }
                 },
             },
             {
-                "posterior": {"late": {"false": 0.5120240284395474, "true": 0.4879759715604526}},
+                "posterior": {
+                    "late_arrival": {
+                        "no": 0.7772142765745513,
+                        "yes": 0.2119462215791915,
+                        "cancelled or diverted": 0.010839501846257236,
+                    }
+                },
                 "impossible": False,
                 "interval": {
-                    "late": {
-                        "false": [0.46393886400585593, 0.5616578901591032],
-                        "true": [0.43834210984089683, 0.5360611359941441],
+                    "late_arrival": {
+                        "no": [0.7132468500291502, 0.7896880976731708],
+                        "yes": [0.19163279876824135, 0.2405377816866875],
+                        "cancelled or diverted": [0.00868957511337586, 0.08692646788703273],
                     }
                 },
             },
@@ -75,11 +94,11 @@ REPLIES: Final[Json] = {
         "arm": "champion",
         "answers": [
             {
-                "prediction": {"late": {"state": "false", "probability": 0.9652397260273973, "abstained": False}},
+                "prediction": {"late_arrival": {"state": "no", "probability": 0.9937541091387246, "abstained": False}},
                 "impossible": False,
             },
             {
-                "prediction": {"late": {"state": None, "probability": 0.5369565217391304, "abstained": True}},
+                "prediction": {"late_arrival": {"state": None, "probability": 0.7156124547154361, "abstained": True}},
                 "impossible": False,
             },
         ],
@@ -92,25 +111,47 @@ REPLIES: Final[Json] = {
         "answers": [
             {
                 "targets": {
-                    "late": {
-                        "belief": {"false": 0.22222222222222224, "true": 0.7777777777777778},
-                        "marginal": {"false": 0.5120240284395474, "true": 0.4879759715604526},
+                    "late_arrival": {
+                        "belief": {
+                            "no": 0.5330075974668951,
+                            "yes": 0.4086372787986918,
+                            "cancelled or diverted": 0.058355123734413095,
+                        },
+                        "marginal": {
+                            "no": 0.7772142765745513,
+                            "yes": 0.2119462215791915,
+                            "cancelled or diverted": 0.010839501846257236,
+                        },
                         "evidence": [
                             {
                                 "variable": "rain",
-                                "without": {"false": 0.5858333333333333, "true": 0.4141666666666666},
-                                "moved": 0.3636111111111111,
+                                "without": {
+                                    "no": 0.715612454715436,
+                                    "yes": 0.27022050762767047,
+                                    "cancelled or diverted": 0.014167037656893504,
+                                },
+                                "moved": 0.18260485724854092,
                             },
                             {
-                                "variable": "wind",
-                                "without": {"false": 0.1141304347826087, "true": 0.8858695652173914},
-                                "moved": 0.10809178743961355,
+                                "variable": "hour",
+                                "without": {
+                                    "no": 0.5312700983192965,
+                                    "yes": 0.4040026873498674,
+                                    "cancelled or diverted": 0.06472721433083604,
+                                },
+                                "moved": 0.006372090596422984,
                             },
                         ],
                     }
                 },
-                "most_probable_explanation": {"rain": "yes", "wind": "1", "late": "true", "note": "delay, >= 15 min"},
-                "log_probability": -1.9676765783490155,
+                "most_probable_explanation": {
+                    "hour": "17 to 20",
+                    "carrier": "9E",
+                    "rain": "heavy",
+                    "departure_delay": "early",
+                    "late_arrival": "no",
+                },
+                "log_probability": -8.733699440681036,
                 "impossible": False,
             }
         ],
@@ -123,16 +164,16 @@ REPLIES: Final[Json] = {
         "relative_to": BASIS,
         "answers": [
             {
-                "log_likelihood": -1.8758914340627686,
-                "observed": 3,
-                "quantile": 0.662,
+                "log_likelihood": -8.054136948756257,
+                "observed": 4,
+                "quantile": 0.124,
                 "relative_to": TRAINING_ROWS,
                 "impossible": False,
             },
             {
-                "log_likelihood": -4.119636027033881,
+                "log_likelihood": -3.6594563499469195,
                 "observed": 2,
-                "quantile": 0.012,
+                "quantile": 0.0525,
                 "relative_to": DRAWN_ROWS,
                 "impossible": False,
             },
@@ -142,28 +183,30 @@ REPLIES: Final[Json] = {
 INVOCATIONS: Final[Json] = {
     "split": {
         "summary": "As `DataFrame.to_dict(orient='split')` gives it",
-        "value": {"dataframe_split": {"columns": ["rain", "wind"], "data": [["yes", 1], ["hail", None]]}},
+        "value": {"dataframe_split": {"columns": ["carrier", "hour"], "data": [["EV", 18], ["ZZ", None]]}},
     },
     "records": {
         "summary": "Row by row",
-        "value": {"dataframe_records": [{"rain": "yes", "wind": 1}, {"rain": "hail", "wind": None}]},
+        "value": {"dataframe_records": [{"carrier": "EV", "hour": 18}, {"carrier": "ZZ", "hour": None}]},
     },
-    "inputs": {"summary": "Column by column", "value": {"inputs": {"rain": ["yes", "hail"], "wind": [1, None]}}},
+    "inputs": {"summary": "Column by column", "value": {"inputs": {"carrier": ["EV", "ZZ"], "hour": [18, None]}}},
 }
-INVOCATION_CSV: Final = "rain,wind\nyes,1\nhail,\n"
+INVOCATION_CSV: Final = "carrier,hour\nEV,18\nZZ,\n"
 INVOCATION_REPLY: Final[Json] = {
     "predictions": [
         {
-            "late": "true",
-            "late=false": 0.22222222222222224,
-            "late=true": 0.7777777777777778,
+            "late_arrival": "no",
+            "late_arrival=no": 0.7156124547154361,
+            "late_arrival=yes": 0.2702205076276704,
+            "late_arrival=cancelled or diverted": 0.0141670376568935,
             "impossible": False,
             "unseen": 0,
         },
         {
-            "late": "false",
-            "late=false": 0.5120240284395474,
-            "late=true": 0.4879759715604526,
+            "late_arrival": "no",
+            "late_arrival=no": 0.7772142765745511,
+            "late_arrival=yes": 0.21194622157919146,
+            "late_arrival=cancelled or diverted": 0.010839501846257236,
             "impossible": False,
             "unseen": 1,
         },
@@ -176,7 +219,7 @@ FEEDBACK: Final[Json] = {
             "model": "flights",
             "request_id": "0006453a7e3c10-5f2b8c1d9e4a7036",
             "row": 1,
-            "labels": {"late": True},
+            "labels": {"late_arrival": "yes"},
         },
     }
 }
@@ -194,17 +237,37 @@ MODELS: Final[Json] = {"models": [_STANDING]}
 MODEL: Final[Json] = {
     **_STANDING,
     "version": 1,
-    "targets": ["late"],
+    "targets": ["late_arrival"],
     "variables": [
-        {"name": "rain", "states": ["no", "yes"]},
-        {"name": "wind", "states": ["1", "2", "3"]},
-        {"name": "late", "states": ["false", "true"]},
-        {"name": "note", "states": ["delay, >= 15 min", "on time"]},
+        {
+            "name": "hour",
+            "states": ["before 8", "8 to 11", "11 to 14", "14 to 17", "17 to 20", "after 20"],
+            "edges": [8.0, 11.0, 14.0, 17.0, 20.0],
+        },
+        {
+            "name": "carrier",
+            "states": ["9E", "AA", "B6", "DL", "EV", "FL", "MQ", "UA", "US", "VX", "WN", "other"],
+            "other": "other",
+        },
+        {"name": "rain", "states": ["dry", "light", "heavy"], "edges": [0.005, 0.05]},
+        {
+            "name": "departure_delay",
+            "states": ["early", "0 to 5", "5 to 15", "15 to 30", "30 to 60", "over 60", "cancelled"],
+            "edges": [0.0, 5.0, 15.0, 30.0, 60.0],
+            "missing": "cancelled",
+        },
+        {"name": "late_arrival", "states": ["no", "yes", "cancelled or diverted"]},
     ],
-    "parents": {"rain": [], "wind": [], "late": ["rain", "wind"], "note": ["late"]},
-    "cells_per_row": 16.0,
+    "parents": {
+        "hour": [],
+        "carrier": [],
+        "rain": [],
+        "departure_delay": ["hour", "rain"],
+        "late_arrival": ["departure_delay"],
+    },
+    "cells_per_row": 159.0,
     "provenance": {
-        "content_hash": "7184050567488a8b8745d094a858044773ec45d2f3e4cc9f54ebfb11cdf67273",
+        "content_hash": "a25f62f2cc55edfe7061abfaa00004a9d0ea438331247d32d48d8c7ad4663f6b",
         "created": "2026-11-22T00:40:47+00:00",
         "trained_until": "2026-11-21",
         "run_id": "b31964ad15434df59029c5ec9efd0b5c",

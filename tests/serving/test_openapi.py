@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from late_flights import TARGETS, any_flights, late_flights
 from schemathesis.generation import GenerationMode
-from serving_bench import Kept, make_service, send, usual_in_training
+from serving_bench import Kept, make_service, send
 
 from bnpipe.serving.app import create_app
 from bnpipe.serving.descriptions import document
@@ -29,8 +31,9 @@ OPERATIONS = [(method, path) for path, item in DOCUMENT["paths"].items() for met
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
-    """A service of one small network."""
-    return make_service(tmp_path_factory.mktemp("cache"), log=Kept(), trained=[usual_in_training()])
+    """A service of the small network that the examples are of."""
+    network, usual = late_flights()
+    return make_service(tmp_path_factory.mktemp("cache"), [network], targets=TARGETS, log=Kept(), trained=[usual])
 
 
 def validator(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
@@ -122,6 +125,19 @@ def test_csv_example_is_read(service: Service) -> None:
     found = send(service, "POST", "/invocations", content=content["example"], headers={"content-type": "text/csv"})
     reply = DOCUMENT["paths"]["/invocations"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
     _same(found.json(), reply)
+
+
+def test_bodies_can_be_sent_to_the_demo(tmp_path: Path) -> None:
+    """Who tries the document on the demo's model gets an answer to each example: its variables, and states of them."""
+    service = make_service(tmp_path, [any_flights()], targets=TARGETS, log=Kept())
+    for method, path in OPERATIONS:
+        for media, content in DOCUMENT["paths"][path][method].get("requestBody", {}).get("content", {}).items():
+            for body in [shown["value"] for shown in content.get("examples", {}).values()] or [content["example"]]:
+                text = body if isinstance(body, str) else json.dumps(body)
+                address = path.replace("{name}", "flights")
+                found = send(service, method.upper(), address, content=text, headers={"content-type": media})
+                assert found.status_code in (200, 202), found.text
+                assert "unseen" not in found.json()
 
 
 @pytest.mark.parametrize("anonymous", [True, False])
