@@ -449,3 +449,26 @@ def test_a_snapshot_given_up_is_marked_as_failed(clinic):
     steps.fail_run_of(model="clinic", run_key="nightly/9", reason="snapshot: the source did not answer")
     assert registry().run_status(run_id) == "FAILED"
     steps.fail_run_of(model="clinic", run_key="nightly/10", reason="there is no such run, and no error")
+
+
+def test_a_version_knows_what_was_usual_in_its_training(clinic):
+    """Likelihoods of whole training rows and of those without the target are registered with it, but no rows."""
+    import numpy as np
+
+    import bnpipe
+    from bnpipe.schema import MISSING
+    from bnpipe.steps.training import Bench
+
+    training, _ = train(clinic)
+    champion = registry().champion("clinic")
+    likelihoods, network = registry().load_likelihoods(champion), registry().load_network(champion)
+    assert likelihoods.content_hash == network.content_hash
+    rows, engine = Bench(training).training_rows(), bnpipe.compile(network)
+    known = tuple(name for name in network.nodes if name != "back")
+    assert [(one.observed, one.rows) for one in likelihoods.patterns] == [(network.nodes, 2400), (known, 2400)]
+    for one in likelihoods.patterns:
+        codes = np.where([[name in one.observed] for name in network.nodes], rows.codes, np.uint8(MISSING))
+        its = engine.log_likelihood(bnpipe.Dataset(network.schema, codes))
+        exact = np.array([(its <= value + 1e-9).mean() for value in its])
+        assert np.abs(one.shares(its) - exact).max() <= 0.001
+    assert len(likelihoods.to_json()) < 60_000
