@@ -51,7 +51,7 @@ _QUESTIONS: Final = {
     ),
     "likelihood": (
         "How usual a row is",
-        "For each row the log probability of its cells, in nats, and its quantile among rows that are usual.",
+        "For each row the log probability of its cells, in nats, and its quantile among training rows, or drawn ones.",
     ),
 }
 _PROBLEMS: Final = {
