@@ -117,6 +117,9 @@ class _Metrics:
         self.shadow_distance = histogram(
             "shadow_distance", "Total variation between answer and shadow", _DISTANCES, "model"
         )
+        self.labelled_rows = counter(
+            "labelled_rows", "Rows of labels that were kept, whether they match or not", "model"
+        )
         self.unshadowed = counter("unshadowed", "Questions a shadow was spared, as too many were under way", "model")
 
         self.node_observed = counter("node_observed", "Rows in which a node is observed", "model", "node")
@@ -226,6 +229,9 @@ class _Count:
 
     def unshadowed(self, model: str) -> None:
         self.add(self.metrics.unshadowed, 1, model)
+
+    def labelled(self, model: str) -> None:
+        self.add(self.metrics.labelled_rows, 1, model)
 
     def logged(self, what: tuple[int, bool]) -> None:
         records, refused = what
@@ -343,6 +349,10 @@ class PrometheusObserver(Observer):
     def unshadowed(self, model: str) -> None:
         """Hear that a shadow was not asked, as too many were under way."""
         self._heard.append((_Count.unshadowed, model))
+
+    def labelled(self, model: str) -> None:
+        """Hear that labels of a row were kept."""
+        self._heard.append((_Count.labelled, model))
 
     def logged(self, records: int, *, refused: bool) -> None:
         """Hear that records went into the log of answers, or that it refused them."""

@@ -78,5 +78,8 @@ class Observer:
     def unshadowed(self, model: str) -> None:
         """Hear that a shadow was not asked, as too many were under way."""
 
+    def labelled(self, model: str) -> None:
+        """Hear that labels of a row were kept."""
+
     def logged(self, records: int, *, refused: bool) -> None:
         """Hear that records went into the log of answers, or that it refused them."""

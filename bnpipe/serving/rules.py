@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from bnpipe.answers.records import Arm
+from bnpipe.answers.records import Arm, time_of_id
 from bnpipe.config.scalars import did_you_mean
 from bnpipe.config.serving import LimitsSpec, ServedModelSpec
 from bnpipe.errors import QuestionError, ServiceBusy, shorten
@@ -35,6 +36,9 @@ _TOLD: Final = 20
 """Cells that an answer names as unseen at most."""
 _CUT: Final = 100
 """Characters of a value that an answer or an error tells."""
+
+_SKEW: Final = timedelta(minutes=5)
+"""Clocks of two machines may be apart."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -127,6 +131,22 @@ def check_evidence(kind: Kind, encoded: Encoded, schema: Schema, spec: ServedMod
         )
 
 
+def check_answered(request_id: str, now: datetime) -> None:
+    """Refuse an id that tells a time to come: nothing was answered under it yet.
+
+    Raises
+    ------
+    QuestionError
+    """
+    made = time_of_id(request_id)
+    if made is not None and made > now + _SKEW:
+        raise QuestionError(
+            f"request_id: {request_id} would have been answered {made:%Y-%m-%d %H:%M} UTC, which is to come; "
+            "ids are in the answers, and in X-Request-Id",
+            at="request_id",
+        )
+
+
 def check_labels(model: ServedModel, labels: Mapping[str, Cell], at: str) -> None:
     """Refuse labels that no version here takes: what turns out late may have been asked of the one before.
 
@@ -168,12 +188,19 @@ def reply_body(
     kind: Kind,
     encoded: Encoded,
     *,
+    by: ServedVersion,
     text: bytes,
     version: int,
     arm: Arm,
     fallback: Mapping[str, Any] | None,
 ) -> bytes:
-    """Put the answers' JSON into that of the reply; MLflow's protocol knows only ``predictions``."""
+    """Put the answers' JSON into that of the reply; MLflow's protocol knows only ``predictions``.
+
+    Parameters
+    ----------
+    encoded, by
+        The rows, and the version that they were encoded for; `version` may be another that stood in for it.
+    """
     if kind == "invocations":
         head: dict[str, Any] = {}
     else:
@@ -186,11 +213,19 @@ def reply_body(
     if kind == "likelihood":
         head["relative_to"] = BASIS
     if encoded.unseen:
-        told = encoded.unseen[:_TOLD]
-        head["unseen"] = [{"row": row, "variable": name, "value": _cut(value)} for row, name, value in told]
+        head["unseen"] = [_unseen(by, *cell) for cell in encoded.unseen[:_TOLD]]
     if encoded.unknown:
         head["ignored"] = sorted({name[:_CUT] for _, name in encoded.unknown})[:_TOLD]
     return _encode(head)[:-1] + b',"answers":' + text + b"}"
+
+
+def _unseen(version: ServedVersion, row: int, name: str, value: Cell) -> dict[str, Any]:
+    """Name a cell whose value is no state, and why it made the evidence impossible, if it did."""
+    told = {"row": row, "variable": name, "value": _cut(value)}
+    other = version.network.schema[name].other
+    if other is not None and version.marginals[name][other] == 0.0:
+        told["hint"] = f"it counts as {other!r}, which has probability 0 here: no row of the training had it"
+    return told
 
 
 def _cut(value: Cell) -> Cell:

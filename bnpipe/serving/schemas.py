@@ -176,7 +176,15 @@ SCHEMAS: Final[Json] = {
             "answered_by": {"type": "string", "description": "`version N` or `marginal`."},
         }
     ),
-    "Unseen": _object({"row": _NUMBER, "variable": _TEXT, "value": ref("Cell")}),
+    "Unseen": _object(
+        {
+            "row": _NUMBER,
+            "variable": _TEXT,
+            "value": ref("Cell"),
+            "hint": {"type": "string", "description": "Why the value made the evidence impossible, if it did."},
+        },
+        optional=("hint",),
+    ),
     "Invocation": {
         "description": "A frame in one of MLflow's four forms.",
         "type": "object",

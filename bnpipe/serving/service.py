@@ -33,6 +33,7 @@ from bnpipe.serving.questions import Kind, Question, read_feedback, read_questio
 from bnpipe.serving.remembering import AnswerCache
 from bnpipe.serving.routing import is_shadowed
 from bnpipe.serving.rules import (
+    check_answered,
     check_cost,
     check_evidence,
     check_labels,
@@ -184,8 +185,8 @@ class Service:
         self._shadow(asked, answered)
         rows = len(question.rows)
         body = reply_body(
-            asked.id, name, kind, asked.encoded, text=answered.text, version=answered.version.number, arm=answered.arm,
-            fallback=answered.fallback,
+            asked.id, name, kind, asked.encoded, by=asked.version, text=answered.text,
+            version=answered.version.number, arm=answered.arm, fallback=answered.fallback,
         )  # fmt: skip
         return Reply(body, asked.id, answered.version.number, answered.arm, rows)
 
@@ -195,14 +196,14 @@ class Service:
         """Answer a body of MLflow's protocol; see :meth:`ask`."""
         caller.check("ask", name)
         most = self.spec.limits.rows
-        chosen, _ = choose_version(self.shelf.model(name), caller, version, "")
+        chosen, arm = choose_version(self.shelf.model(name), caller, version, "")
         with step("decode"):
             if media == CSV:
                 rows = read_csv(body, chosen.network.schema, most_rows=most)
             else:
                 rows = read_invocation(body, most_rows=most)
         if not rows:
-            return Reply(b'{"predictions":[]}', "")
+            return Reply(b'{"predictions":[]}', new_request_id(datetime.now(UTC)), chosen.number, arm)
         return await self.answer("invocations", name, Question(rows=rows), caller, version=version, arrived=arrived)
 
     async def _prepare(
@@ -367,10 +368,13 @@ class Service:
         caller.check("feedback")
         if self.log is None:
             raise ServiceBusy("answers are not logged here, so labels have nothing to join; set `answers.folder`")
+            check_answered(one.request_id, at)
         found, at = read_feedback(body, most_rows=self.spec.limits.rows), datetime.now(UTC)
         records: list[Record] = []
         for place, one in enumerate(found):
             caller.check("feedback", one.model)
+        for one in found:
+            self.observer.labelled(one.model)
             model = self.shelf.model(one.model)
             check_labels(model, one.labels, f"[{place}].labels" if len(found) > 1 else "labels")
             labels = {name: state_name(value) for name, value in one.labels.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,20 @@ from registry_bench import make_network, make_rows
 from serving_bench import Kept, make_service, send
 
 import bnpipe
+from bnpipe.answers.records import new_request_id
 from bnpipe.network import Network
+from bnpipe.serving.observing import Observer
+
+
+class Counting(Observer):
+    """Hears of labels."""
+
+    def __init__(self) -> None:
+        self.models: list[str] = []
+
+    def labelled(self, model: str) -> None:
+        """Hear that labels of a row were kept."""
+        self.models.append(model)
 
 
 def renamed() -> Network:
@@ -40,3 +54,18 @@ def test_any_version_here_may_take_them(tmp_path: Path, labels: dict[str, Any], 
     found = send(service, "POST", "/v1/feedback", json=body)
     assert found.status_code == status, found.text
     assert says in found.text
+
+
+def test_an_id_from_the_future_is_refused(tmp_path: Path) -> None:
+    """Nothing was answered under it; one of another make may be anything. What is kept is counted."""
+    observer = Counting()
+    service = make_service(tmp_path, log=Kept(), observer=observer)
+    now = datetime.now(UTC)
+
+    def status(request_id: str) -> int:
+        body = {"model": "flights", "request_id": request_id, "labels": {"late": True}}
+        return send(service, "POST", "/v1/feedback", json=body).status_code
+
+    ids = [new_request_id(now + timedelta(hours=hours)) for hours in (-1000, 0, 1)]
+    assert [status(one) for one in (*ids, "f" * 14, "order-4711")] == [202, 202, 422, 202, 202]
+    assert observer.models == ["flights"] * 4

@@ -18,6 +18,7 @@ from registry_bench import make_rows
 from serving_bench import Kept, make_service, send
 
 import bnpipe
+from bnpipe.answers.records import day_of_id
 from bnpipe.network import Network
 from bnpipe.schema import Schema, Variable, bin_labels
 from bnpipe.serving.answering import Options, answer_rows
@@ -155,11 +156,13 @@ def test_csv(mlflow_model: Any, service: Service) -> None:
     "body", [{"dataframe_records": []}, {"inputs": {}}, {"dataframe_split": {"columns": [], "data": []}}]
 )
 def test_no_rows_get_no_predictions(service: Service, body: dict[str, Any]) -> None:
-    """An empty frame has an empty answer, and nothing is logged."""
+    """An empty frame has an empty answer by a version, and nothing is logged."""
     before = len(service.log.records)  # type: ignore[union-attr]
     found = send(service, "POST", "/invocations", json=body)
     assert found.status_code == 200
     assert found.json() == {"predictions": []}
+    assert found.headers["x-model-version"] == "1"
+    assert day_of_id(found.headers["x-request-id"]) is not None
     assert len(service.log.records) == before  # type: ignore[union-attr]
 
 

@@ -264,9 +264,11 @@ def test_errors_and_shed_requests_are_counted(watched: Watched):
     watched.observer.error(kind=QuestionError.__name__, model="garden")
     watched.observer.shed()
     watched.observer.unshadowed("garden")
+    watched.observer.labelled("garden")
     assert watched['bnpipe_errors_total{kind="QuestionError",model="garden"}'] == 1
     assert watched["bnpipe_shed_total"] == 1
     assert watched['bnpipe_unshadowed_total{model="garden"}'] == 1
+    assert watched['bnpipe_labelled_rows_total{model="garden"}'] == 1
 
 
 def test_what_cannot_be_counted_does_not_keep_the_rest_from_it(watched: Watched, caplog: pytest.LogCaptureFixture):
