@@ -64,6 +64,7 @@ def _about_answers() -> pa.Schema:
             ("_evidence_hash", pa.string()),
             ("_answer", pa.string()),
             ("_seconds", pa.float64()),
+            ("_batch", pa.int32()),
             (UNOBSERVED, pa.string()),
         ]
     )
@@ -148,6 +149,7 @@ class Layout:
                 "_evidence_hash": hashes,
                 "_answer": [answer for _, answers in records for answer in answers],
                 "_seconds": [record.seconds for record in lines],
+                "_batch": [record.batch for record in lines],
                 UNOBSERVED: unobserved,
             },
             cells,

@@ -110,6 +110,7 @@ def _record(model: str, lines: Sequence[dict[str, Any]]) -> AnswerRecord:
         answer=join_answers(line["_answer"] for line in lines),
         evidence_hash=first["_evidence_hash"],
         seconds=first.get("_seconds"),  # older files have none
+        batch=first.get("_batch") or 0,
     )
 
 

@@ -56,8 +56,10 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
         JSON of the request with the cells in its ``rows``, instead of `rows`, as the request need not wait until they
         are written once more. A journal that is read gives :meth:`opened` records.
     seconds : float or None
-        From the choice of the version until its answer was written, whatever the arm; a fallback's with what was tried
-        before. None: the answer was remembered, or bnpipe did not log it yet.
+        Of the engine's call that answered it, without what it waited for. None: no engine was called, as the answer was
+        remembered or is the marginal; or it is from before this was logged.
+    batch : int
+        Rows in that call, others' too; 0: see `seconds`.
     """
 
     id: str
@@ -75,6 +77,7 @@ class AnswerRecord(msgspec.Struct, frozen=True, tag="answer"):
     evidence_hash: str = ""
     body: bytes = b""
     seconds: float | None = None
+    batch: int = 0
 
     def opened(self) -> AnswerRecord:
         """Give the record with its `rows` instead of the `body` they are in.

@@ -61,7 +61,7 @@ class CanaryPolicy:
     max_error_share, max_unseen_share : float
         Of the challenger's rows; a champion that does worse excuses it.
     max_slowdown : float
-        The challenger's 99th percentile of latency over the champion's, in each of the last two clusters.
+        What most of the challenger's calls of the engine may take, over the champion's median of like ones.
 
     Raises
     ------
@@ -185,11 +185,13 @@ class ArmOutcome:
     rows : int
         Answered, or meant for this arm and not answered by it.
     errors : int
-        Not answered by it: they failed or got a fallback's answer.
+        Not answered by it: they failed, unheard, or got a fallback's answer.
     unseen : int
         With a value that no state of its version takes.
-    latency : float or None
-        99th percentile, seconds; None: not known.
+    timed : int
+        Calls of the engine, of the challenger's alone, that there were like ones of the champion's to compare with.
+    slow : int
+        Of them those that took more than `max_slowdown` times as long as half of the champion's.
     losses : Mapping[str, Loss]
         Log-loss of its answers on labelled rows, by target.
     """
@@ -197,7 +199,8 @@ class ArmOutcome:
     rows: int = 0
     errors: int = 0
     unseen: int = 0
-    latency: float | None = None
+    timed: int = 0
+    slow: int = 0
     losses: Mapping[str, Loss] = field(default_factory=dict)
 
 
@@ -339,13 +342,13 @@ def _is_of_stage(cluster: ClusterOutcome, state: CanaryState) -> bool:
 
 def _guards(clusters: Sequence[ClusterOutcome], policy: CanaryPolicy) -> tuple[Verdict, ...]:
     """Hold failures, unseen values and latency against their limits, on labelled rows or not."""
-    # a look an hour whatever the clusters are, and two counts that may halt
-    alpha = policy.error / policy.looks(24) / 2.0
+    # a look an hour whatever the clusters are, and three counts that may halt
+    alpha = policy.error / policy.looks(24) / 3.0
     share = partial(_share_guard, clusters, alpha=alpha)
     return (
         share("errors", lambda arm: arm.errors, "not answered by it", policy.max_error_share),
         share("unseen", lambda arm: arm.unseen, "with a value that no state takes", policy.max_unseen_share),
-        _latency_guard(clusters, policy.max_slowdown),
+        _latency_guard(clusters, policy.max_slowdown, alpha),
     )
 
 
@@ -359,16 +362,13 @@ def _share_guard(
     alpha: float,
 ) -> Verdict:
     """Ask whether a share of the challenger's rows is surely above the limit and the champion's (exact binomial)."""
-    from scipy.special import betainc
-
     bad, rows = (sum(each(one.challenger) for one in clusters) for each in (count, _rows))
     others, other_rows = (sum(each(one.champion) for one in clusters) for each in (count, _rows))
     usual = others / other_rows if other_rows else 0.0
     allowed = max(limit, usual)
     if not rows:
         return Verdict(gate, "undecided", "the challenger has answered nothing yet", threshold=allowed, unit="share")
-    chance = 1.0 if bad == 0 or allowed >= 1 else float(betainc(bad, rows - bad + 1, allowed))
-    failed = chance < alpha
+    failed = _chance(bad, rows, allowed) < alpha
     reason = (
         f"{bad} of the challenger's {rows} rows were {what}: {bad / rows:.2%}, "
         f"{'surely' if failed else 'not surely'} above the {allowed:.2%} allowed (the champion's: {usual:.2%})"
@@ -380,19 +380,27 @@ def _rows(arm: ArmOutcome) -> int:
     return arm.rows
 
 
-def _latency_guard(clusters: Sequence[ClusterOutcome], limit: float) -> Verdict:
-    timed = [
-        one.challenger.latency / one.champion.latency
-        for one in clusters
-        if one.challenger.latency is not None and one.champion.latency and one.challenger.rows >= 100
-    ][-2:]
-    if len(timed) < 2:
-        return Verdict("latency", "undecided", "too few timed answers", threshold=limit, unit="ratio")
-    slow = min(timed)
+def _latency_guard(clusters: Sequence[ClusterOutcome], limit: float, alpha: float) -> Verdict:
+    """Ask whether most calls are surely too slow in each of the last two clusters that could tell."""
+    least = math.ceil(-math.log2(alpha))  # of fewer luck might make all slow
+    told = [one.challenger for one in clusters if one.challenger.timed >= least][-2:]
+    ask = partial(Verdict, "latency", threshold=0.5, unit="share")
+    if len(told) < 2:
+        return ask("undecided", f"two clusters with {least} calls of the engine to compare are needed")
+    failed = all(_chance(arm.slow, arm.timed, 0.5) < alpha for arm in told)
+    counts = " and ".join(f"{arm.slow} of {arm.timed}" for arm in told)
     reason = (
-        f"its 99th percentile is {slow:.2g} times the champion's or more in the last two clusters ({limit:g} allowed)"
+        f"{counts} of its calls of the engine took more than {limit:g} times the champion's median of like ones, "
+        "in the last two clusters (half of them are allowed)"
     )
-    return Verdict("latency", "fail" if slow > limit else "pass", reason, statistic=slow, threshold=limit, unit="ratio")
+    return ask("fail" if failed else "pass", reason, statistic=min(arm.slow / arm.timed for arm in told))
+
+
+def _chance(bad: int, rows: int, share: float) -> float:
+    """Give the chance of as many or more, if each of the rows were bad with the chance `share` (binomial)."""
+    from scipy.special import betainc
+
+    return 1.0 if bad == 0 or share >= 1 else float(betainc(bad, rows - bad + 1, share))
 
 
 # -- the comparisons

@@ -45,8 +45,8 @@ class Finding:
 
     @property
     def same(self) -> bool:
-        """Whether the answer came out the same, bit for bit."""
-        return self.reproduction is not None and self.reproduction.same
+        """Whether the answer came out the same, bit for bit, or there was none: of a shadow that failed."""
+        return bool(self.record.failed) or (self.reproduction is not None and self.reproduction.same)
 
 
 def audit(request_id: str, *, answers: Path, registry: Registry, evidence: Path | None = None) -> tuple[Finding, ...]:
@@ -93,6 +93,8 @@ def read_evidence(path: Path) -> Rows:
 
 
 def _ask(record: AnswerRecord, registry: Registry, rows: Rows | None) -> Finding:
+    if record.failed:
+        return Finding(record, None, record.failed)
     try:
         version = registry.version(record.model, record.version)
         network, trained = registry.load_network(version), _trained(record, version, registry)
@@ -140,7 +142,7 @@ def ask_again(
 def tell(finding: Finding) -> Iterator[str]:
     """Tell a finding in lines."""
     record = finding.record
-    question = {name: value for name, value in record.question.items() if name != "fallback"}
+    question = {name: value for name, value in record.question.items() if name not in ("fallback", "failed")}
     encode = msgspec.json.encode
     yield f"request   {record.id}"
     yield f"when      {record.at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
@@ -154,7 +156,12 @@ def tell(finding: Finding) -> Iterator[str]:
         yield f"          {encode(row).decode()}"
     if record.rows is None:
         yield "          only the hash is kept"
+    if record.failed:
+        yield f"answer    none: {record.failed}"
+        return
     yield f"answer    {record.answer.decode()}"
+    if record.seconds is not None:
+        yield f"took      {record.seconds * 1e3:.3g} ms, a call of the engine with {record.batch} rows"
     if finding.reproduction is None:
         yield f"again     NOT asked: {finding.obstacle}"
     elif finding.same:

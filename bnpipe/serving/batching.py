@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -57,11 +57,19 @@ class EngineCall:
     error: Exception | None
 
 
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """A question's answers, and the call they came from; of one that was made in parts the sum of them."""
+
+    answers: Answers
+    call: EngineCall
+
+
 @dataclass(slots=True)
 class _Waiting:
     codes: Codes
     deadline: float
-    answer: asyncio.Future[Answers]
+    answer: asyncio.Future[Batched]
     trace: Trace | None
     since: float
 
@@ -105,7 +113,7 @@ class Batcher:
 
     async def submit(
         self, version: ServedVersion, kind: Kind, options: Options, codes: Codes, *, deadline: float
-    ) -> Answers:
+    ) -> Batched:
         """Answer encoded rows.
 
         Parameters
@@ -176,23 +184,25 @@ class Batcher:
         task = loop.run_in_executor(self._threads, self._call_parts, group, parts, live)
         task.add_done_callback(lambda done: self._done(live, done))
 
-    def _done(self, live: list[_Waiting], task: asyncio.Future[tuple[Answers, Exception | None]]) -> None:
+    def _done(self, live: list[_Waiting], task: asyncio.Future[tuple[Answers, EngineCall]]) -> None:
         self._running -= 1
         if not task.cancelled():
             self._deliver(live, *task.result())
 
-    def _call_parts(self, group: _Group, parts: list[Codes], live: list[_Waiting]) -> tuple[Answers, Exception | None]:
+    def _call_parts(self, group: _Group, parts: list[Codes], live: list[_Waiting]) -> tuple[Answers, EngineCall]:
         answers: Answers = []
+        whole = EngineCall(group.version, group.kind, 0, len(live), 0.0, None)
         for part in parts:
             if all(one.answer.done() for one in live):  # nobody waits any more
-                return [], DeadlineExceeded("it took too long")
-            found, error = self._call(group, part, live)
-            if error is not None:
-                return [], error
+                return [], replace(whole, error=DeadlineExceeded("it took too long"))
+            found, call = self._call(group, part, live)
+            if call.error is not None:
+                return [], call
             answers += found
-        return answers, None
+            whole = replace(whole, rows=whole.rows + call.rows, seconds=whole.seconds + call.seconds)
+        return answers, whole
 
-    def _call(self, group: _Group, codes: Codes, live: list[_Waiting]) -> tuple[Answers, Exception | None]:
+    def _call(self, group: _Group, codes: Codes, live: list[_Waiting]) -> tuple[Answers, EngineCall]:
         began, error, answers = time.perf_counter(), None, []
         try:
             answers = self.ask(group.version, group.kind, group.options, codes)
@@ -203,23 +213,24 @@ class Batcher:
             if one.trace is not None:
                 one.trace.add("wait", one.since, began)
                 one.trace.add("engine", began, ended, rows=rows, questions=len(live))
+        call = EngineCall(group.version, group.kind, rows, len(live), ended - began, error)
         if self.on_batch is not None:
-            self.on_batch(EngineCall(group.version, group.kind, rows, len(live), ended - began, error))
-        return answers, error
+            self.on_batch(call)
+        return answers, call
 
     @staticmethod
-    def _deliver(live: list[_Waiting], answers: Answers, error: Exception | None) -> None:
+    def _deliver(live: list[_Waiting], answers: Answers, call: EngineCall) -> None:
         place = 0
         for one in live:
             rows = one.codes.shape[1]
             if not one.answer.done():
-                if error is not None:
-                    one.answer.set_exception(error)
+                if call.error is not None:
+                    one.answer.set_exception(call.error)
                 else:
-                    one.answer.set_result(answers[place : place + rows])
+                    one.answer.set_result(Batched(answers[place : place + rows], call))
             place += rows
 
 
-def _expire(answer: asyncio.Future[Answers]) -> None:
+def _expire(answer: asyncio.Future[Batched]) -> None:
     if not answer.done():
         answer.set_exception(DeadlineExceeded("it took longer than the deadline; ask for less, or in parts"))

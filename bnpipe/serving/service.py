@@ -24,7 +24,7 @@ from bnpipe.errors import BnpipeError, DeadlineExceeded, QuestionError, ServiceB
 from bnpipe.schema import state_name
 from bnpipe.serving.access import Access, Caller
 from bnpipe.serving.answering import Options, check_options, encode_answers, with_unseen
-from bnpipe.serving.batching import Answers, Batcher, EngineCall
+from bnpipe.serving.batching import Answers, Batched, Batcher, EngineCall
 from bnpipe.serving.breaker import Breaker
 from bnpipe.serving.cells import CellEncoder, Codes, Encoded, Row
 from bnpipe.serving.invocations import CSV, read_csv, read_invocation
@@ -91,7 +91,6 @@ class _Asked:
     encoded: Encoded
     key: str
     deadline: float
-    began: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,8 @@ class _Answered:
 
     Parameters
     ----------
-    seconds : float or None
-        See :class:`AnswerRecord`.
+    call : EngineCall or None
+        What it came from; None: it was remembered, or no engine was asked.
     failed : str
         Why a shadow answered nothing.
     """
@@ -109,7 +108,7 @@ class _Answered:
     text: bytes
     version: ServedVersion
     arm: Arm
-    seconds: float | None
+    call: EngineCall | None = None
     fallback: dict[str, Any] | None = None
     failed: str = ""
 
@@ -212,7 +211,6 @@ class Service:
         model, request_id = self.shelf.model(name), new_request_id(datetime.now(UTC))
         key = question.key if question.key is not None else request_id
         chosen, arm = choose_version(model, caller, version, key)
-        began = self.clock()
         options = make_options(kind, question, chosen)
         with step("encode"):
             encoded = await _encode(chosen.encoder, question.rows)
@@ -220,7 +218,7 @@ class Service:
         check_cost(chosen, kind, options, encoded.codes, self.spec.limits)
         self.observer.evidence(chosen, encoded)
         deadline = arrived + self.spec.limits.deadline
-        return _Asked(request_id, kind, question, caller, model, chosen, arm, options, encoded, key, deadline, began)
+        return _Asked(request_id, kind, question, caller, model, chosen, arm, options, encoded, key, deadline)
 
     async def _answered(self, asked: _Asked) -> _Answered:
         try:
@@ -245,16 +243,16 @@ class Service:
             found = self.remembered.get(key)
             self.observer.cached(hit=found is not None)
             if found is not None:
-                return _Answered(found, version, arm, None, fallback)
-        answers = await self._guarded(version, asked.kind, asked.options, codes, asked.deadline)
-        text = await _written(with_unseen(asked.kind, answers, encoded))
+                return _Answered(found, version, arm, fallback=fallback)
+        batched = await self._guarded(version, asked.kind, asked.options, codes, asked.deadline)
+        text = await _written(with_unseen(asked.kind, batched.answers, encoded))
         if key is not None:
             self.remembered.put(key, text)
-        return _Answered(text, version, arm, self.clock() - asked.began, fallback)
+        return _Answered(text, version, arm, batched.call, fallback)
 
     async def _guarded(
         self, version: ServedVersion, kind: Kind, options: Options, codes: Codes, deadline: float
-    ) -> Answers:
+    ) -> Batched:
         breaker = self._breaker(version)
         if not breaker.allows():
             raise ServiceBusy(
@@ -301,8 +299,7 @@ class Service:
             raise refused
         version, rows = asked.version, len(asked.question.rows)
         text = marginal_answers(version.engine, version.marginals, asked.kind, asked.options, rows)
-        seconds = self.clock() - asked.began
-        return _Answered(text, asked.version, "fallback", seconds, {**note, "answered_by": "marginal"})
+        return _Answered(text, asked.version, "fallback", fallback={**note, "answered_by": "marginal"})
 
     def breaker_state(self, version: ServedVersion) -> str:
         """Tell where a version's breaker is."""
@@ -331,9 +328,7 @@ class Service:
 
     async def _ask_shadow(self, asked: _Asked, challenger: ServedVersion, answered: _Answered) -> None:
         leave()
-        began = self.clock()
-        deadline = began + self.spec.limits.deadline
-        mine = replace(asked, version=challenger, arm="shadow", began=began, deadline=deadline)
+        mine = replace(asked, version=challenger, arm="shadow", deadline=self.clock() + self.spec.limits.deadline)
         try:
             found = await self._shadow_answer(mine)
             self._keep(mine, found)
@@ -354,7 +349,7 @@ class Service:
             told = isinstance(error, (ServiceBusy, DeadlineExceeded, QuestionError))  # texts without a row's values
             reason = str(error) if told else f"it failed ({type(error).__name__})"
             nothing = b"[" + b",".join([b"null"] * len(asked.question.rows)) + b"]"
-            return _Answered(nothing, asked.version, "shadow", self.clock() - asked.began, failed=reason)
+            return _Answered(nothing, asked.version, "shadow", failed=reason)
 
     # -- feedback
 
@@ -408,7 +403,8 @@ class Service:
             answer=answered.text,
             evidence_hash="" if keep else evidence_hash(asked_of.cells()),
             body=asked_of.body if keep else b"",
-            seconds=None if answered.seconds is None else round(answered.seconds, 6),
+            seconds=None if answered.call is None else answered.call.seconds,
+            batch=0 if answered.call is None else answered.call.rows,
         )
         self._append([record])
 

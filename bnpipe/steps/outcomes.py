@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Arm: TypeAlias = Literal["champion", "challenger"]
+Times: TypeAlias = tuple[int, int]
+"""Calls of the engine that could be compared, and the slow ones of them."""
 
 LEAST: Final = 1e-6
 """A served probability below this counts as this: what was called impossible and came costs 13.8 nats, not infinity."""
+LIKE: Final = 10
+"""Calls that the champion must have made for their median to be held against."""
 _BOTH: Final[tuple[Arm, Arm]] = ("champion", "challenger")
+_ALIKE: Final = ["start", "hour", "kind", "question", "size", "cells"]
+"""What calls of the engine must have in common to be compared."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Log:
         labelled : pyarrow.Table
             :func:`bnpipe.answers.labelled` of the same.
         """
-        counts = self._counts(answers)
+        counts, times = self._counts(answers), self._times(answers)
         arms, pairs = self._losses(labelled)
         starts = sorted({start for start, _ in [*counts, *arms]} | set(pairs))
         return tuple(
@@ -68,7 +74,7 @@ class Log:
                 start=start.to_pydatetime(),
                 end=self._end(start).to_pydatetime(),
                 champion=self._arm(counts, arms, start, "champion"),
-                challenger=self._arm(counts, arms, start, "challenger"),
+                challenger=self._arm(counts, arms, start, "challenger", times.get(start, (0, 0))),
                 pairs=pairs.get(start, {}),
             )
             for start in starts
@@ -97,23 +103,24 @@ class Log:
         losses: Mapping[tuple[pd.Timestamp, Arm], dict[str, Loss]],
         start: pd.Timestamp,
         arm: Arm,
+        times: Times = (0, 0),
     ) -> ArmOutcome:
         rows, errors, unseen = counts.get((start, arm), (0, 0, 0))
-        return ArmOutcome(rows=rows, errors=errors, unseen=unseen, losses=losses.get((start, arm), {}))
+        return ArmOutcome(rows, errors, unseen, *times, losses=losses.get((start, arm), {}))
 
     # -- who answered
 
     def _arms(self, table: pa.Table) -> NDArray[np.object_]:
-        """Say for each row whose answer it is; '' where neither's: pinned callers, other versions, fallbacks."""
+        """Say for each row whose answer it is; '' where neither's: pinned callers, other versions, failures."""
         arms, versions = np.array(table["_arm"].to_pylist(), dtype=object), table["_version"].to_numpy()
         heard = "shadow" if self.state.mode == "shadow" else "challenger"
         found = np.full(len(arms), "", dtype=object)
         found[(arms == "champion") & (versions == self.state.champion)] = "champion"
-        found[(arms == heard) & (versions == self.state.version)] = "challenger"
+        found[(arms == heard) & (versions == self.state.version) & ~_failed(table)] = "challenger"
         return found
 
     def _counts(self, table: pa.Table) -> dict[tuple[pd.Timestamp, Arm], tuple[int, int, int]]:
-        """Count rows, failures and unseen values; a fallback's answer is a failure of the arm it was meant for."""
+        """Count rows, failures and unseen values; fallbacks and silence are failures of whom was asked."""
         answered = self._arms(table)
         meant = self._meant(table)
         unseen = np.zeros(table.num_rows, dtype=np.bool_)
@@ -129,13 +136,37 @@ class Log:
         return found
 
     def _meant(self, table: pa.Table) -> NDArray[np.object_]:
-        """Say whom a request was meant for that a fallback answered; '' for others, and other versions."""
+        """Say whom a request was meant for that a fallback answered, or nobody; '' for others, and other versions."""
         found = np.full(table.num_rows, "", dtype=object)
         numbers: dict[int | None, Arm] = {self.state.champion: "champion", self.state.version: "challenger"}
         for row in np.flatnonzero(np.array(table["_arm"].to_pylist(), dtype=object) == "fallback").tolist():
             asked = _decoded(table["_question"][row].as_py()) or {}
             found[row] = numbers.get((asked.get("fallback") or {}).get("instead_of"), "")
+        if self.state.mode == "shadow":
+            found[_failed(table) & (table["_version"].to_numpy() == self.state.version)] = "challenger"
         return found
+
+    def _times(self, table: pa.Table) -> dict[pd.Timestamp, Times]:
+        """Hold the challenger's calls of the engine against the champion's median of like ones within the hour.
+
+        Alike are those with the same kind of question and options, about as many rows, and about as many cells known in
+        the request. A call counts once, however many requests it answered: they have its time to the last bit.
+        """
+        if "_seconds" not in table.column_names:  # all from before answers were timed
+            return {}
+        known = sum(np.asarray(table[name].is_valid()) for name in table.column_names if not name.startswith("_"))
+        frame = pd.DataFrame({name: table[f"_{name}"].to_pandas() for name in ("request", "seconds", "batch", "kind")})
+        frame = frame.assign(question=table["_question"].to_pandas(), arm=self._arms(table), known=known)
+        frame = frame.assign(start=self._starts(table["_at"]), hour=table["_at"].to_pandas().dt.floor("h"))
+        frame = frame[(frame["arm"] != "") & frame["seconds"].notna()]
+        frame["cells"] = _about(frame.groupby(["request", "arm"])["known"].transform("sum"))
+        frame["size"] = _about(frame["batch"])
+        calls = frame.drop_duplicates(["arm", "seconds", "batch", "kind"])
+        champion, challenger = (calls[calls["arm"] == arm] for arm in _BOTH)
+        usual = champion.groupby(_ALIKE)["seconds"].agg(["median", "size"]).rename(columns={"size": "calls"})
+        pairs = challenger.join(usual[usual["calls"] >= LIKE], on=_ALIKE, how="inner")
+        slow = pairs["seconds"] > self.policy.max_slowdown * pairs["median"]
+        return {start: (len(part), int(part.sum())) for start, part in slow.groupby(pairs["start"])}
 
     # -- what it was worth
 
@@ -268,6 +299,18 @@ def _unseen(table: pa.Table, schema: Schema) -> NDArray[np.bool_]:
     for variable in schema:
         if variable.name in table.column_names and table.num_rows:
             found |= variable.encode(table[variable.name].to_pandas())[1]
+    return found
+
+
+def _failed(table: pa.Table) -> NDArray[np.bool_]:
+    """Mask rows of shadows that answered nothing."""
+    told = ['"failed":' in text and "failed" in _decoded(text) for text in table["_question"].to_pylist()]
+    return np.array(told, dtype=np.bool_)
+
+
+def _about(counts: pd.Series[Any]) -> pd.Series[Any]:
+    """Put counts into classes: each up to 8 has its own, then they are a fifth apart."""
+    found: pd.Series[Any] = (4.0 * np.log2(1.0 + counts)).round()
     return found
 
 

@@ -40,6 +40,7 @@ def test_an_answer_is_found_as_it_was_given(tmp_path, compacted) -> None:
         key="k",
         question={"interval": 0.9, "targets": ["back"]},
         seconds=0.0025,
+        batch=7,
     )
     shadow = answer(1, given.rows, arm="shadow", version=4)
     write(tmp_path, shadow, given, answer(2))
@@ -128,7 +129,7 @@ def test_files_of_before_answers_were_timed_are_read_beside_others(tmp_path) -> 
     write(tmp_path, answer(1, seconds=0.001))
     compact(tmp_path, schema_of)
     (old,) = (tmp_path / "answers").rglob("*.parquet")
-    pq.write_table(pq.read_table(old, partitioning=None).drop_columns(["_seconds"]), old)
+    pq.write_table(pq.read_table(old, partitioning=None).drop_columns(["_seconds", "_batch"]), old)
     write(tmp_path, answer(2, seconds=0.002), answer(3))
     compact(tmp_path, schema_of)
     assert rows(tmp_path, "clinic", NOON, LATER)["_seconds"].to_pylist() == [None, 0.002, None]

@@ -78,9 +78,10 @@ BOTH_FAILING = lambda cluster: arm("champion", errors=200)(FAILING(cluster))  # 
 UNSEEN = arm("challenger", unseen=20)
 
 
-def slow(cluster: ClusterOutcome) -> ClusterOutcome:
-    """The challenger takes three times as long, on rows enough to tell."""
-    return arm("challenger", latency=0.009, rows=200)(arm("champion", latency=0.003)(cluster))
+SLOW = arm("challenger", timed=90, slow=85)
+HALF_SLOW = arm("challenger", timed=90, slow=50)
+FEW_SLOW = arm("challenger", timed=17, slow=17)
+FIRST_SLOW = lambda cluster: SLOW(cluster) if cluster.start == START else arm("challenger", timed=90)(cluster)  # noqa: E731
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,12 @@ def slow(cluster: ClusterOutcome) -> ClusterOutcome:
         (FIRST, days(1, gap=None, change=FAILING), 0.2, "halt", "20 of the challenger's 90 rows were not answered"),
         (FIRST, days(9, change=BOTH_FAILING), 9.0, "advance", "surely"),
         (FIRST, days(1, gap=None, change=UNSEEN), 0.2, "halt", "a value that no state takes"),
-        (FIRST, days(9, change=slow), 9.0, "halt", "99th percentile is 3 times"),
+        (FIRST, days(2, gap=None, change=SLOW), 1.2, "halt", "85 of 90 and 85 of 90 of its calls .* more than 2 times"),
+        (SHADOW, days(2, gap=None, change=SLOW), 1.2, "halt", "85 of 90"),
+        (FIRST, days(1, gap=None, change=SLOW), 0.9, "wait", "known on 0 clusters"),
+        (FIRST, days(9, change=FIRST_SLOW), 9.0, "advance", "surely"),
+        (FIRST, days(9, change=HALF_SLOW), 9.0, "advance", "surely"),
+        (FIRST, days(9, change=FEW_SLOW), 9.0, "advance", "surely"),
         (FIRST, days(9, change=arm("challenger", errors=1)), 9.0, "advance", "surely"),
         # never proved
         (FIRST, days(29, deviation=1.0), 29.0, "halt", "nothing was proved in 28 days"),

@@ -117,6 +117,22 @@ def test_by_policy_the_evidence_is_brought_and_its_hash_checked(registered, caps
     assert "has the hash" in capsys.readouterr().out
 
 
+def test_a_shadow_that_failed_is_told_and_no_fault_of_the_answer(registered, capsys) -> None:
+    """Whoever asks what became of a request would not learn that its shadow failed, or take that for a forged log."""
+    folder, network = registered
+    record = record_of(network, seconds=0.00123, batch=4)
+    reason = "it failed (RuntimeError)"
+    shadow = msgspec.structs.replace(
+        record, arm="shadow", answer=b"[null,null,null]", question=record.question | {"failed": reason}, seconds=None
+    )
+    log(folder, record, shadow)
+    assert main(["audit", record.id]) == 0
+    answered, failed = capsys.readouterr().out.split("\n\n")
+    assert "took      1.23 ms, a call of the engine with 4 rows" in answered
+    assert "again     the same" in answered
+    assert failed.strip().endswith(f"answer    none: {reason}")
+
+
 def test_a_shadow_is_audited_too(registered, capsys) -> None:
     """What the challenger would have said could not be checked."""
     folder, network = registered

@@ -68,7 +68,7 @@ def test_together_is_as_alone(version: ServedVersion, kind: Kind) -> None:
     async def use() -> list[bytes]:
         end = time.monotonic() + 30
         every = [batcher.submit(version, kind, OPTIONS[kind], codes, deadline=end) for codes in asked]
-        return [encode_answers(found) for found in await asyncio.gather(*every)]
+        return [encode_answers(found.answers) for found in await asyncio.gather(*every)]
 
     found = run(batcher, use)
     alone = [encode_answers(answer(version.engine, kind, OPTIONS[kind], codes)) for codes in asked]
@@ -101,9 +101,10 @@ def test_many_rows_are_asked_in_parts(version: ServedVersion) -> None:
     options = Options(("late",))
 
     async def use() -> bytes:
-        return encode_answers(
-            await batcher.submit(version, "explanation", options, codes, deadline=time.monotonic() + 50)
-        )
+        found = await batcher.submit(version, "explanation", options, codes, deadline=time.monotonic() + 50)
+        assert (found.call.rows, found.call.questions) == (1000, 1)
+        assert found.call.seconds == sum(call.seconds for call in calls)
+        return encode_answers(found.answers)
 
     found = run(batcher, use)
     assert found == encode_answers(answer(version.engine, "explanation", options, codes))
@@ -159,7 +160,8 @@ def test_a_failure_is_everybodys_in_the_batch_and_nobody_elses(version: ServedVe
         end = time.monotonic() + 30
         first = [batcher.submit(version, "posterior", Options(("late",)), codes, deadline=end) for codes in rows(3)]
         found = await asyncio.gather(*first, return_exceptions=True)
-        return [*found, *await batcher.submit(version, "posterior", Options(("late",)), rows(1)[0], deadline=end)]
+        last = await batcher.submit(version, "posterior", Options(("late",)), rows(1)[0], deadline=end)
+        return [*found, *last.answers]
 
     found = run(batcher, use)
     assert [type(one) for one in found] == [RuntimeError, RuntimeError, RuntimeError, dict]
@@ -198,7 +200,7 @@ def test_callers_who_have_gone_are_left_out(version: ServedVersion) -> None:
     found = run(batcher, use)
     assert isinstance(found[1], asyncio.CancelledError)
     for place in (0, 2, 3, 4):
-        assert found[place] == answer(version.engine, "posterior", Options(("late",)), asked[place])
+        assert found[place].answers == answer(version.engine, "posterior", Options(("late",)), asked[place])
 
 
 def test_a_long_question_does_not_hold_up_short_ones(tmp_path: Path) -> None:

@@ -468,31 +468,38 @@ def test_why_a_shadow_failed_holds_nothing_of_a_row(tmp_path: Path, error: Excep
 
 
 @pytest.mark.parametrize(
-    ("canary", "took"),
-    [(Canary(2, 0.0, 1.0), {"champion": 1.0, "shadow": 2.0}), (Canary(2, 1.0), {"challenger": 2.0})],
+    ("canary", "arms"),
+    [(Canary(2, 0.0, 1.0), ["champion", "shadow"]), (Canary(2, 1.0), ["challenger"])],
     ids=["shadow", "canary"],
 )
-def test_answers_are_timed_unless_they_were_remembered(tmp_path: Path, canary: Canary, took: dict[str, float]) -> None:
-    """From the choice of the version to its answer, the same for each arm; a remembered one tells nothing of it."""
-    clock = Clock()
-    service = make_service(tmp_path, [OLD, NEW], champion=1, canary=canary, log=Kept(), clock=clock)
+def test_answers_are_timed_unless_they_were_remembered(tmp_path: Path, canary: Canary, arms: list[str]) -> None:
+    """By the engine's call they came from, the same for each arm, and with the rows that were in it."""
+    service = make_service(tmp_path, [OLD, NEW], champion=1, canary=canary, log=Kept())
     ask_engine = service.batcher.ask
 
     def slow(version: ServedVersion, *question: Any) -> Any:
-        clock.now += version.number
+        time.sleep(0.03 * version.number)
         return ask_engine(version, *question)
 
     service.batcher.ask = slow
 
     async def use() -> None:
-        for _ in range(2):
-            body = json.dumps({"rows": [ROW]}).encode()
-            await service.ask("posterior", "flights", body, ANONYMOUS, arrived=time.monotonic())
+        body = json.dumps({"rows": [ROW, {}]}).encode()
+        for together in (3, 1):
+            every = [
+                service.ask("posterior", "flights", body, ANONYMOUS, arrived=service.clock()) for _ in range(together)
+            ]
+            await asyncio.gather(*every)
             await service.drain()
 
     asyncio.run(use())
-    found = [(record.arm, record.seconds) for record in service.log.answers]  # type: ignore[union-attr]
-    assert found == [*took.items(), *dict.fromkeys(took).items()]
+    records = service.log.answers  # type: ignore[union-attr]
+    for arm in arms:
+        mine = [record for record in records if record.arm == arm]
+        assert [record.batch for record in mine] == [6, 6, 6, 0]
+        assert all(record.seconds >= (0.03 if arm == "champion" else 0.06) for record in mine[:3])
+        assert len({record.seconds for record in mine[:3]}) == 1
+        assert mine[3].seconds is None
 
 
 # -- under strain
