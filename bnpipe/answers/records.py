@@ -207,12 +207,12 @@ def new_request_id(at: datetime) -> str:
 
 def day_of_id(request_id: str) -> date | None:
     """Tell the day (UTC) of an id made by :func:`new_request_id`; None for an id of another make."""
-    if not _OWN_ID.fullmatch(request_id):
-        return None
-    return datetime.fromtimestamp(int(request_id[:14], 16) / 1e6, UTC)
     made = time_of_id(request_id)
     return None if made is None else made.date()
 
 
 def time_of_id(request_id: str) -> datetime | None:
     """Tell when an id was made by :func:`new_request_id` (UTC); None for an id of another make."""
+    if not _OWN_ID.fullmatch(request_id):
+        return None
+    return datetime.fromtimestamp(int(request_id[:14], 16) / 1e6, UTC)

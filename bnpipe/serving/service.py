@@ -363,18 +363,18 @@ class Service:
         caller.check("feedback")
         if self.log is None:
             raise ServiceBusy("answers are not logged here, so labels have nothing to join; set `answers.folder`")
-            check_answered(one.request_id, at)
         found, at = read_feedback(body, most_rows=self.spec.limits.rows), datetime.now(UTC)
         records: list[Record] = []
         for place, one in enumerate(found):
             caller.check("feedback", one.model)
-        for one in found:
-            self.observer.labelled(one.model)
             model = self.shelf.model(one.model)
+            check_answered(one.request_id, at)
             check_labels(model, one.labels, f"[{place}].labels" if len(found) > 1 else "labels")
             labels = {name: state_name(value) for name, value in one.labels.items()}
             records.append(FeedbackRecord(one.request_id, one.row, at, caller.name, one.model, labels))
         self._append(records)
+        for one in found:
+            self.observer.labelled(one.model)
         return len(records)
 
     # -- the log
