@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from kept_folders import KeptFolders
 
 SPEC = """\
 name: clinic
@@ -102,13 +106,46 @@ def clinic_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clinic(clinic_rows: Path, mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clinic:
     """The clinic in a folder of its own, with its own store and MLflow."""
-    import shutil
-
-    shutil.copytree(clinic_rows, tmp_path / "data" / "clinic")
-    made = Clinic(tmp_path)
-    made.spec.parent.mkdir()
-    made.spec.write_text(SPEC)
-    monkeypatch.setenv("BNPIPE_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("BNPIPE_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("BNPIPE_STORE", str(tmp_path / "store"))
+    _point_to(monkeypatch, made := Clinic(tmp_path))
+    _lay_out(made, clinic_rows)
     return made
+
+
+@pytest.fixture(scope="session")
+def kept_clinics(tmp_path_factory: pytest.TempPathFactory) -> KeptFolders:
+    """Clinics that are trained when they are first asked for."""
+    return KeptFolders(tmp_path_factory.mktemp("clinics"))
+
+
+@pytest.fixture
+def trained_clinic(
+    kept_clinics: KeptFolders, clinic_rows: Path, migrated_mlflow_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, Callable[[Clinic], Any]], Clinic]:
+    """Give a clinic by name, to which the first test that asked for it has done what it needs, as training."""
+
+    def give(name: str, train: Callable[[Clinic], Any]) -> Clinic:
+        (root := kept_clinics.root / name).mkdir(exist_ok=True)
+        _point_to(monkeypatch, clinic := Clinic(root))
+
+        def make(_: Path) -> None:
+            shutil.copy(migrated_mlflow_db, root / "mlflow.db")
+            _lay_out(clinic, clinic_rows)
+            train(clinic)
+
+        kept_clinics.give(name, make)
+        return clinic
+
+    return give
+
+
+def _lay_out(clinic: Clinic, rows: Path) -> None:
+    shutil.copytree(rows, clinic.root / "data" / "clinic")
+    clinic.spec.parent.mkdir()
+    clinic.spec.write_text(SPEC)
+
+
+def _point_to(patch: pytest.MonkeyPatch, clinic: Clinic) -> None:
+    patch.chdir(clinic.root)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{clinic.root}/mlflow.db")
+    for name, folder in {"MODELS": "models", "DATA": "data", "STORE": "store"}.items():
+        patch.setenv(f"BNPIPE_{name}", str(clinic.root / folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -49,26 +48,16 @@ class Season:
         return found, most
 
 
-_TRAINED: list[Path] = []
-"""MLflow and store with both versions, as the first test that needed them left them: trained once for all."""
-
-
 @pytest.fixture
-def season(clinic: Any, tmp_path: Path, mlflow_uri: str) -> Season:
+def season(trained_clinic: Any, tmp_path: Path) -> Season:
     """Version 1 is champion, version 2 of later days is not."""
-    add_section(clinic)
-    database = Path(mlflow_uri.removeprefix("sqlite:///"))
-    if not _TRAINED:
+
+    def begin(clinic: Any) -> None:
+        add_section(clinic)
         train(clinic, SPRING)
         train(clinic, LATER, promotion="manual")
-        kept = tmp_path / "trained"
-        shutil.copytree(tmp_path / "store", kept / "store")
-        shutil.copy(database, kept / "mlflow.db")
-        _TRAINED.append(kept)
-    else:
-        shutil.copytree(_TRAINED[0] / "store", tmp_path / "store")
-        shutil.copy(_TRAINED[0] / "mlflow.db", database)
-    return Season(clinic, tmp_path / "answers")
+
+    return Season(trained_clinic("season", begin), tmp_path / "answers")
 
 
 def test_as_good_as_the_champion_is_promoted(season: Season) -> None:

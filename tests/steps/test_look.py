@@ -61,10 +61,9 @@ def treat_by_chance(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture
-def trained(clinic):
+def trained(trained_clinic):
     """A champion learned from 6 January until 15 February."""
-    train(clinic)
-    return clinic
+    return trained_clinic("spring", train)
 
 
 @pytest.fixture

@@ -38,9 +38,9 @@ WITH_LABELS = """
 
 
 @pytest.fixture
-def trained(clinic, monkeypatch):
+def trained(trained_clinic, monkeypatch):
     """A champion learned from 6 January until 15 February; `answers` is a connection."""
-    steps.train(spec=clinic.spec, at=date(2026, 3, 1), actor="ada")
+    clinic = trained_clinic("spring", lambda its: steps.train(spec=its.spec, at=date(2026, 3, 1), actor="ada"))
     monkeypatch.setenv("BNPIPE_CONN_ANSWERS", str(clinic.root / "audit"))
     return clinic
 

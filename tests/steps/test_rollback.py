@@ -24,12 +24,15 @@ def train(clinic, at=SPRING, **overrides):
 
 
 @pytest.fixture
-def reigns(clinic):
+def reigns(trained_clinic):
     """Version 1 has been champion, version 2 is."""
-    train(clinic)
-    train(clinic, at=LATER, promotion="manual")
-    steps.promote_by_hand(model="clinic", version=2, actor="ada", reason="newer")
-    return clinic
+
+    def reign(clinic):
+        train(clinic)
+        train(clinic, at=LATER, promotion="manual")
+        steps.promote_by_hand(model="clinic", version=2, actor="ada", reason="newer")
+
+    return trained_clinic("reigns", reign)
 
 
 def test_back_by_hand(reigns):
