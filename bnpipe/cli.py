@@ -89,7 +89,7 @@ def _serving_commands(add: Add) -> None:
 
     audit = add("audit", _audit, "find a logged answer, ask the version that gave it again, and compare bit for bit")
     audit.epilog = "Ends with 0 if the answer came out the same, 1 if not or if it is not found."
-    audit.add_argument("request", metavar="REQUEST_ID")
+    audit.add_argument("request", metavar="REQUEST_ID", help="or the key that requests came with: the last 20 of a day")
     audit.add_argument("--answers", type=Path, metavar="FOLDER", help="of the log (default: BNPIPE_ANSWERS)")
     audit.add_argument("--evidence", type=Path, metavar="FILE", help="JSON of the rows, where only their hash is kept")
 

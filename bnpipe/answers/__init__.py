@@ -17,7 +17,7 @@ from __future__ import annotations
 from bnpipe.answers.columns import SchemaOf
 from bnpipe.answers.compaction import Compaction, compact
 from bnpipe.answers.journal import Journal, JournalContents, read_journal
-from bnpipe.answers.reading import find, labelled, rows
+from bnpipe.answers.reading import find, find_by_key, labelled, rows
 from bnpipe.answers.records import AnswerRecord, FeedbackRecord, Record, evidence_hash, new_request_id
 from bnpipe.answers.reproduction import Reproduction, reproduce
 
@@ -33,6 +33,7 @@ __all__ = [
     "compact",
     "evidence_hash",
     "find",
+    "find_by_key",
     "labelled",
     "new_request_id",
     "read_journal",

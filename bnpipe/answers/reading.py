@@ -51,20 +51,38 @@ def find(folder: Path, request_id: str, *, day: date | None = None) -> tuple[Ans
     JournalError
         A file of the log can't be read.
     """
-    live = [record for _, records in _live(folder, request_id) for record in records]
-    held = [record for record in live if isinstance(record, AnswerRecord) and record.id == request_id]
-    near = held[0].day if held else day or day_of_id(request_id)
+    return _find(folder, request_id, "_request", day or day_of_id(request_id))
+
+
+def find_by_key(folder: Path, key: str) -> tuple[AnswerRecord, ...]:
+    """Find what was answered to requests with a caller's own key, on the last day (UTC) with any, or around it.
+
+    Every day is searched, the newest first.
+
+    Raises
+    ------
+    JournalError
+        A file of the log can't be read.
+    """
+    return _find(folder, key, "_key", None)
+
+
+def _find(folder: Path, value: str, column: str, near: date | None) -> tuple[AnswerRecord, ...]:
+    """Find answers by their request's id or key."""
+    live = [record for _, records in _live(folder, value) for record in records if isinstance(record, AnswerRecord)]
+    held = [record for record in live if value == (record.id if column == "_request" else record.key)]
+    near = max((record.day for record in held), default=near)
     files: dict[date, list[Path]] = defaultdict(list)
     for part in ("answers", "shadow"):
         for path in (folder / part).glob("model=*/day=*/*.parquet"):
             files[_day(path)].append(path)
     around = [at for at in files if near is not None and abs(at - near) <= _ONE_DAY]
     for days in (around, *([at] for at in sorted(files.keys() - set(around), reverse=True))):
-        held += [record for at in days for path in files[at] for record in _with_id(path, request_id)]
+        held += [record for at in days for path in files[at] for record in _with(path, column, value)]
         if held:
             break
-    once = {(record.at, record.arm, record.version): record for record in held}  # a journal may be compacted meanwhile
-    return tuple(sorted(once.values(), key=lambda record: (record.arm == "shadow", record.at, record.version)))
+    once = {(record.id, record.at, record.arm, record.version): record for record in held}  # compacted meanwhile
+    return tuple(sorted(once.values(), key=lambda one: (one.id, one.arm == "shadow", one.at, one.version)))
 
 
 def _day(path: Path) -> date:
@@ -72,14 +90,14 @@ def _day(path: Path) -> date:
     return date.fromisoformat(found[1]) if found else date.min
 
 
-def _with_id(path: Path, request_id: str) -> Iterator[AnswerRecord]:
-    """Read one request's records from a file."""
+def _with(path: Path, column: str, value: str) -> Iterator[AnswerRecord]:
+    """Read the records with a value from a file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        here = [("_request", "=", request_id)]
-        if not pq.read_table(path, columns=["_request"], filters=here, partitioning=None).num_rows:
+        here = [(column, "=", value)]
+        if not pq.read_table(path, columns=[column], filters=here, partitioning=None).num_rows:
             return
         lines = pq.read_table(path, filters=here, partitioning=None).to_pylist()
     except (OSError, pa.ArrowException) as error:
@@ -87,7 +105,7 @@ def _with_id(path: Path, request_id: str) -> Iterator[AnswerRecord]:
     model = unquote(path.parent.parent.name.removeprefix("model="))
     together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in lines:
-        together.setdefault((line["_at"], line["_arm"], line["_version"]), []).append(line)
+        together.setdefault((line["_request"], line["_at"], line["_arm"], line["_version"]), []).append(line)
     for same in together.values():
         yield _record(model, sorted(same, key=lambda line: line["_row"]))
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 import bnpipe
-from bnpipe.answers import AnswerRecord, Reproduction, find, reproduce
-from bnpipe.answers.records import Cell
+from bnpipe.answers import AnswerRecord, Reproduction, find, find_by_key, reproduce
+from bnpipe.answers.records import Cell, day_of_id
 from bnpipe.errors import BnpipeError, JournalError, NetworkError, SettingsError
 from bnpipe.inference import TrainingLikelihoods
 from bnpipe.network import Network
@@ -24,6 +24,9 @@ from bnpipe.serving.rules import marginal_answers
 from bnpipe.serving.usual import TRAINING_ROWS, set_usual
 
 Rows = list[dict[str, Cell]]
+
+_MOST: Final = 20
+"""Answers to requests with one key that are told at most."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def audit(request_id: str, *, answers: Path, registry: Registry, evidence: Path 
     Parameters
     ----------
     request_id : str
+        Or the `key` that requests came with; of those on the last day with any, the last 20 answers.
     answers : Path
         Folder of the log.
     registry : Registry
@@ -70,8 +74,10 @@ def audit(request_id: str, *, answers: Path, registry: Registry, evidence: Path 
     """
     rows = None if evidence is None else read_evidence(evidence)
     records = find(answers, request_id)
+    if not records and day_of_id(request_id) is None:
+        records = find_by_key(answers, request_id)[-_MOST:]
     if not records:
-        raise JournalError(f"{answers}: no answer to request {request_id!r} is logged here; see --answers")
+        raise JournalError(f"{answers}: no answer to a request or key {request_id!r} is logged here; see --answers")
     return tuple(_ask(record, registry, rows) for record in records)
 
 

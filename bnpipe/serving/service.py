@@ -372,7 +372,7 @@ class Service:
             check_labels(model, one.labels, f"[{place}].labels" if len(found) > 1 else "labels")
             labels = {name: state_name(value) for name, value in one.labels.items()}
             records.append(FeedbackRecord(one.request_id, one.row, at, caller.name, one.model, labels))
-        self._append(records)
+        self._append(records, required=True)
         for one in found:
             self.observer.labelled(one.model)
         return len(records)
@@ -406,9 +406,9 @@ class Service:
             seconds=None if answered.call is None else answered.call.seconds,
             batch=0 if answered.call is None else answered.call.rows,
         )
-        self._append([record])
+        self._append([record], required=self.spec.answers.required)
 
-    def _append(self, records: list[Record]) -> None:
+    def _append(self, records: list[Record], *, required: bool) -> None:
         try:
             assert self.log is not None
             with step("log"):
@@ -416,7 +416,7 @@ class Service:
             self.observer.logged(len(records), refused=False)
         except BnpipeError as error:
             self.observer.logged(len(records), refused=True)
-            if self.spec.answers.required:
+            if required:
                 raise
             _log.error("an answer was given that could not be logged: %s", error)
 

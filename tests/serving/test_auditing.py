@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -100,7 +100,28 @@ def test_a_changed_answer_another_network_or_none_is_said(registered, capsys) ->
         assert main(["audit", record.id]) == 1
         assert said in capsys.readouterr().out
     assert main(["audit", "nobody"]) == 1
-    assert "no answer to request 'nobody'" in capsys.readouterr().err
+    assert "no answer to a request or key 'nobody'" in capsys.readouterr().err
+
+
+def test_answers_are_found_by_the_callers_own_key(registered, capsys) -> None:
+    """Who knows only its order's number could prove nothing: ids are the service's."""
+    folder, network = registered
+    records = [
+        record_of(network, id=new_request_id(at), at=at, key=key)
+        for at, key in ((AT - timedelta(days=30), "order-4711"), (AT, "order-4711"), (AT, "order-4712"))
+    ]
+    log(folder, *records)
+    assert main(["audit", "order-4711"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("again     the same, bit for bit") == 1
+    assert f"request   {records[1].id}" in said
+    many = [record_of(network, id=new_request_id(AT + timedelta(hours=hour))) for hour in range(25)]
+    log(folder, *many, compacted=False)
+    assert main(["audit", "flight 4"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("again     the same") == 20
+    assert many[-1].id in said
+    assert many[4].id not in said
 
 
 def test_by_policy_the_evidence_is_brought_and_its_hash_checked(registered, capsys, tmp_path) -> None:

@@ -69,3 +69,11 @@ def test_an_id_from_the_future_is_refused(tmp_path: Path) -> None:
     ids = [new_request_id(now + timedelta(hours=hours)) for hours in (-1000, 0, 1)]
     assert [status(one) for one in (*ids, "f" * 14, "order-4711")] == [202, 202, 422, 202, 202]
     assert observer.models == ["flights"] * 4
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_labels_that_cannot_be_kept_are_refused(tmp_path: Path, required: bool) -> None:
+    """Whatever the policy on answers: 202 says that they were kept."""
+    service = make_service(tmp_path, log=Kept(full=True), answers={"required": required})
+    body = {"model": "flights", "request_id": "r", "labels": {"late": True}}
+    assert send(service, "POST", "/v1/feedback", json=body).status_code == 503
