@@ -37,6 +37,7 @@ Part: TypeAlias = Literal["answers", "shadow", "feedback"]
 JOURNAL: Final = "journal"
 ASIDE: Final = "aside"
 _STALE_SECONDS: Final = 600.0
+_NO_DAY: Final = date(1970, 1, 1)
 _PIECE: Final = 1_000_000
 """Bytes of a journal that are decoded and laid out at a time; in Python and Arrow they take ten times as much."""
 
@@ -172,10 +173,21 @@ def _lay_out(
     odd: list[FormatError] = []
     for file in _files(path, bodies):
         place = day_folder(folder, file.part, file.model, file.day) / f"{path.stem}.parquet"
-        _write(file.tables(file.layout(schema_of), odd), place, checkpoint)
+        layout = file.layout(schema_of)
+        _write(file.tables(layout, odd), place, checkpoint)
+        if file.part == "answers":
+            _expect_labels(folder, file.model, layout, checkpoint)
     for error in odd:
         log.warning("%s", error)
     return len(odd)
+
+
+def _expect_labels(folder: Path, model: str, layout: Layout, checkpoint: Callable[[str], None]) -> None:
+    """Write the columns that labels will have, so that SQL which joins them does not fail before there are any."""
+    for content_hash, schema in layout.schemas.items():
+        place = day_folder(folder, "feedback", model, _NO_DAY) / f"{content_hash[:16]}.parquet"
+        if schema is not None and not place.exists():
+            _write([Layout.of({"": None}, schema.names).labels([])], place, checkpoint)
 
 
 @dataclass(frozen=True, eq=False)

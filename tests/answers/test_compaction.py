@@ -11,6 +11,7 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+import duckdb
 import msgspec
 import numpy as np
 import pandas as pd
@@ -71,6 +72,7 @@ def test_a_line_for_each_row_a_file_for_each_day(tmp_path) -> None:
         "answers/model=..%2Fodd%20name/day=2026-03-01",
         "answers/model=clinic/day=2026-03-01",
         "answers/model=clinic/day=2026-03-02",
+        "feedback/model=clinic/day=1970-01-01",
         "feedback/model=clinic/day=2026-03-01",
         "shadow/model=clinic/day=2026-03-01",
     ]
@@ -83,8 +85,23 @@ def test_a_line_for_each_row_a_file_for_each_day(tmp_path) -> None:
     assert first["_evidence_hash"] == evidence_hash([{"age": 30}, {"age": 70, "ward": "9"}])
     assert second["_evidence"] == '{"age":70,"ward":"9"}'
     assert (first["age"], second["age"], first["ward"], second["ward"]) == (30.0, 70.0, None, "9")
-    (said,) = pq.read_table(next((tmp_path / "feedback").glob("*/*/*.parquet")), partitioning=None).to_pylist()
+    (said,) = pq.read_table(next((tmp_path / "feedback").glob("*/day=2026*/*.parquet")), partitioning=None).to_pylist()
     assert (said["_request"], said["_row"], said["back"]) == ("request-1", 1, "yes")
+
+
+def test_labels_can_be_joined_before_there_are_any(tmp_path) -> None:
+    """SQL that joins them would fail, and with it every drift run, until the first label came."""
+    said = (
+        f"SELECT _request, back FROM read_parquet('{tmp_path}/feedback/model=clinic/day=*/*.parquet', "
+        "union_by_name = true, hive_partitioning = false)"
+    )
+    write(tmp_path, answer(1))
+    compact(tmp_path, schema_of)
+    assert duckdb.sql(said).fetchall() == []
+    write(tmp_path, answer(2), feedback("request-1", back="yes"))
+    compact(tmp_path, schema_of)
+    assert duckdb.sql(said).fetchall() == [("request-1", "yes")]
+    assert lines(tmp_path, "feedback") == Counter({("request-1", 0): 1})
 
 
 def test_by_policy_only_the_hash_is_kept(tmp_path) -> None:
@@ -208,7 +225,7 @@ def test_a_journal_laid_out_in_parts_is_as_if_laid_out_at_once(tmp_path, monkeyp
         monkeypatch.setattr(compaction, "_PIECE", piece)
         done = compact(write(tmp_path / name, *records).parent.parent, schema_of)
         assert (done.records, len(done.aside)) == (len(records) - 1, 1)
-        paths = sorted((tmp_path / name).glob("*/model=*/day=*/*.parquet"))
+        paths = sorted((tmp_path / name).glob("*/model=*/day=2*/*.parquet"))
         found.append([pq.read_table(path, partitioning=None) for path in paths])
         groups = [pq.read_metadata(path).num_row_groups for path in paths]
         assert groups == ([1, 1, 1, 1] if name == "whole" else [10, 9, 9, 9])
@@ -271,7 +288,7 @@ def test_a_folder_that_cant_be_written_is_named(tmp_path) -> None:
     assert len(journals(tmp_path / "journal")) == 1
 
 
-STEPS = 10
+STEPS = 12
 KILLED = """
 import os, sys
 sys.path.insert(0, {tests!r})
