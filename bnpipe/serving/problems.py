@@ -54,8 +54,6 @@ _TITLES: Final[dict[type[BnpipeError], tuple[str, HTTPStatus]]] = {
     DeadlineExceeded: ("Too late", HTTPStatus.GATEWAY_TIMEOUT),
     JournalError: ("Not answered, since it could not be logged", HTTPStatus.SERVICE_UNAVAILABLE),
 }
-_UNLOGGED: Final = "nothing could be written into the log of answers; the service's log says why"
-"""Of the error itself the caller must not know: it names paths of the server."""
 
 
 def problem_of(error: Exception) -> tuple[Problem, Headers]:
@@ -69,10 +67,15 @@ def problem_of(error: Exception) -> tuple[Problem, Headers]:
         return Problem("Who are you?", HTTPStatus.UNAUTHORIZED, str(error)), {"WWW-Authenticate": "Bearer"}
     for kind, (title, status) in _TITLES.items():
         if isinstance(error, kind):
-            detail = _UNLOGGED if kind is JournalError else str(error)
+            detail = _without_path(str(error)) if kind is JournalError else str(error)
             return Problem(title, status, detail), _retry_after(error)
     detail = str(error) if isinstance(error, BnpipeError) else "an error in the service; its log says more"
     return Problem("Failed", HTTPStatus.INTERNAL_SERVER_ERROR, detail), {}
+
+
+def _without_path(text: str) -> str:
+    """Leave out where the log of answers lies, which such errors begin with: that is nothing for callers."""
+    return text.partition(": ")[2] or "it could not be logged; the service's log says why"
 
 
 def _retry_after(error: Exception) -> Headers:

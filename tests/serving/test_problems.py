@@ -47,6 +47,19 @@ def test_statuses(error: Exception, status: int, headers: dict[str, str]) -> Non
     assert "secret" not in document["detail"]
 
 
+def test_where_the_log_lies_is_not_told() -> None:
+    """Callers are told why, and no paths of the server."""
+    told = [
+        problem_of(errors.JournalError(text))[0].detail
+        for text in (
+            "/srv/secret place/answers/journal: no journal can be begun here: Permission denied",
+            "/srv/secret",
+        )
+    ]
+    assert told[0] == "no journal can be begun here: Permission denied"
+    assert "secret" not in told[1]
+
+
 def test_no_error_of_the_service_is_left_out() -> None:
     """A new one must be given its status here."""
     for name in vars(errors).values():
