@@ -74,15 +74,19 @@ def changed(trained):
 
 
 @pytest.fixture
-def bad_champion(trained):
+def bad_champion(trained_clinic):
     """A version whose graph lacks most arcs, promoted by hand on 10 March."""
-    text = trained.spec.read_text()
-    start, end = text.index("structure:"), text.index("gates:")
-    trained.spec.write_text(text[:start] + "structure:\n  graph: {arcs: [[age, back]]}\n" + text[end:])
-    train(trained, at=date(2026, 3, 10), promotion="manual")
-    trained.spec.write_text(text)
-    steps.promote_by_hand(model="clinic", version=2, actor="eve", reason="looks simple")
-    return trained
+
+    def promote(clinic):
+        train(clinic)
+        text = clinic.spec.read_text()
+        start, end = text.index("structure:"), text.index("gates:")
+        clinic.spec.write_text(text[:start] + "structure:\n  graph: {arcs: [[age, back]]}\n" + text[end:])
+        train(clinic, at=date(2026, 3, 10), promotion="manual")
+        clinic.spec.write_text(text)
+        steps.promote_by_hand(model="clinic", version=2, actor="eve", reason="looks simple")
+
+    return trained_clinic("bad", promote)
 
 
 # What it finds
