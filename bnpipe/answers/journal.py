@@ -7,6 +7,7 @@ ended. A file has its final name only once it is locked, so nobody ever takes a 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -65,6 +66,8 @@ class Journal:
         Whether each record must also survive a loss of power; without it, all that may happen to the process.
     most_bytes, most_seconds : float
         Size and age from which a new file is begun, so that the old one can be compacted.
+    later : bool
+        Whether a folder that can't be written to is an error of the records only, not of this call.
 
     Raises
     ------
@@ -80,12 +83,18 @@ class Journal:
         *,
         most_bytes: int = MOST_BYTES,
         most_seconds: float = MOST_SECONDS,
+        later: bool = False,
     ) -> None:
         self.folder, self.worker, self.fsync = folder, re.sub(r"[^A-Za-z0-9]+", "_", worker), fsync
         self.most_bytes, self.most_seconds = most_bytes, most_seconds
         self._lock = threading.Lock()
         self._file = -1
-        self._open()
+        self._wanted = True
+        try:
+            self._open()
+        except JournalError:
+            if not later:
+                raise
 
     def append(self, records: Sequence[Record]) -> None:
         """Write records, all or none of them; they are the kernel's when this returns.
@@ -98,12 +107,13 @@ class Journal:
         """
         frames = b"".join([_frame(record) for record in records])
         with self._lock:
+            self._wanted = True
             if self._file < 0 or self._due():
                 self._open()
             self._write(frames)
 
     def tick(self) -> None:
-        """Begin a new file if this one is due, so that the records of a quiet hour are compacted too.
+        """Begin a new file if there is none, or this one is due: the records of a quiet hour are compacted, too.
 
         Raises
         ------
@@ -111,12 +121,14 @@ class Journal:
             A new file can't be made.
         """
         with self._lock:
-            if self._file >= 0 and self._size > len(_HEADER) and self._due():
+            missing = self._file < 0 and self._wanted
+            if missing or (self._file >= 0 and self._size > len(_HEADER) and self._due()):
                 self._open()
 
     def close(self) -> None:
         """Give the file free to be compacted. A later `append` begins another."""
         with self._lock:
+            self._wanted = False
             self._close()
 
     def __enter__(self) -> Journal:
@@ -165,7 +177,7 @@ class Journal:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.write(file, _HEADER) < len(_HEADER):
-                raise OSError("the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             partial.rename(self.path)
             if self.fsync:
                 os.fsync(file)
@@ -180,6 +192,18 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def try_folder(folder: Path) -> None:
+    """Try whether a journal can be begun in a folder; leave none.
+
+    Raises
+    ------
+    JournalError
+        Its cause is the system's error.
+    """
+    with Journal(folder, "try") as journal:
+        journal.path.unlink()
 
 
 def _frame(record: Record) -> bytes:

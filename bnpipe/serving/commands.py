@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from pydantic import ValidationError
 
+from bnpipe.answers.compaction import JOURNAL
+from bnpipe.answers.journal import try_folder
 from bnpipe.config import Settings
-from bnpipe.config.serving import ClientSpec, ServingSpec, load_serving, with_metrics_key
-from bnpipe.errors import SettingsError
+from bnpipe.config.serving import (
+    ClientSpec,
+    ServingSpec,
+    answers_folder,
+    cache_folder,
+    load_serving,
+    with_metrics_key,
+)
+from bnpipe.errors import JournalError, SettingsError
 from bnpipe.serving.access import hash_key, new_key
 from bnpipe.serving.server import run
 
@@ -42,9 +53,35 @@ def serve(
                 f"on {spec.host} nobody could ask: write `clients:` with keys into the serving file "
                 "(bnpipe serve --new-key NAME), or `anonymous: true` if whoever reaches it may ask"
             )
+        check_folders(spec, Settings.from_environ())
         return spec
 
     return run(read(), read)
+
+
+def check_folders(spec: ServingSpec, settings: Settings) -> None:
+    """Make the folders that are written to, and try them: a worker could only refuse every question.
+
+    Raises
+    ------
+    SettingsError
+    """
+    cache, answers = cache_folder(spec, settings), answers_folder(spec, settings)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        key = "cache" if spec.cache is not None else "cache, BNPIPE_STORE"
+        raise SettingsError(f"{key}: {cache}: versions can't be kept here: {error.strerror}") from error
+    try:
+        try_folder(answers / JOURNAL)
+    except JournalError as error:
+        full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full and not spec.answers.required:  # it will pass, and until then answers go unlogged, as is wanted
+            return
+        key = "answers.folder" if spec.answers.folder is not None else "answers.folder, BNPIPE_ANSWERS"
+        raise SettingsError(f"{key}: {error}") from error
 
 
 def make_key(client: str) -> int:

@@ -16,6 +16,7 @@ import msgspec
 from pydantic import TypeAdapter
 
 from bnpipe.config.serving import ServingSpec
+from bnpipe.errors import SettingsError
 
 METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that names the folder of the workers' counters; prometheus_client reads it, too."""
@@ -115,14 +116,24 @@ class _JsonLines(logging.Formatter):
 
 
 def set_up_logging(process: str) -> None:
-    """Log JSON lines to standard error, in UTC."""
+    """Log JSON lines to standard error, in UTC.
+
+    Raises
+    ------
+    SettingsError
+        BNPIPE_LOG_LEVEL is no level.
+    """
+    levels, given = logging.getLevelNamesMapping(), os.environ.get("BNPIPE_LOG_LEVEL", "").strip()
+    level = levels.get(given.upper() or "INFO")
+    if level is None:
+        raise SettingsError(f"BNPIPE_LOG_LEVEL: got {given[:40]!r}; one of DEBUG, INFO, WARNING, ERROR")
     handler = logging.StreamHandler(sys.stderr)
     formatter = _JsonLines(process)
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(os.environ.get("BNPIPE_LOG_LEVEL", "INFO").upper())
+    root.setLevel(level)
 
 
 def share_counters(process: str) -> None:

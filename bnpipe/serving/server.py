@@ -1,15 +1,16 @@
 """The supervisor of ``bnpipe serve``: starts the follower and the workers, restarts who dies, stops all.
 
 SIGTERM and SIGINT let what is under way finish; a second one does not. SIGHUP reads the serving file anew and replaces
-one process after the other; address and port stay.
+one process after the other; address and port stay, and all that is replaced is put back if a new one does not come up.
+Where no worker ever comes up the supervisor ends, too: callers would wait on its socket for nobody.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -31,7 +32,9 @@ _LOOK: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
 """Seconds before a child that keeps dying is started again."""
 _START: Final = 60.0
-"""Seconds that a rolling restart waits for a worker before it goes on with the next."""
+"""Seconds that a rolling restart waits for a worker."""
+_TRIES: Final = 5
+"""Deaths of every worker, none of which ever was ready, after which nobody need hope."""
 
 _MEMORY: Final = {
     "MALLOC_ARENA_MAX": "1",
@@ -47,7 +50,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Child:
-    """A process that should be there."""
+    """A process that should be there.
+
+    Parameters
+    ----------
+    name, module, socket
+        See :class:`Order`.
+    process : Popen or None
+    started, pause, due : float
+        When it was started; how long it is waited with after its next death; until when now.
+    stillborn : int
+        Deaths in a row, before any of which it was ready.
+    """
 
     name: str
     module: str
@@ -55,7 +69,8 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = 0.0
-    due: float = field(default=0.0)
+    due: float = 0.0
+    stillborn: int = 0
 
 
 class Supervisor:
@@ -72,13 +87,21 @@ class Supervisor:
         self.spec, self.reload = spec, reload
         self._stopping = self._renewing = False
         self._children: list[_Child] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="bnpipe-serve-"))
-        self._metrics = self._folder / "metrics"
-        self._metrics.mkdir()
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way."""
-        with self._listening() as listening:
+        """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.
+
+        Returns
+        -------
+        int
+            The exit code; 1 if no worker came up.
+        """
+        with (
+            self._listening() as listening,
+            tempfile.TemporaryDirectory(prefix="bnpipe-serve-", ignore_cleanup_errors=True) as folder,
+        ):
+            self._folder, self._metrics = Path(folder), Path(folder, "metrics")
+            self._metrics.mkdir()
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             self._children = [_Child("follower", "bnpipe.serving.follower"), *self._workers(listening, 1)]
@@ -89,16 +112,23 @@ class Supervisor:
             sys.stdout.write(f"bnpipe serves on http://{shown}:{port} with {workers} (pid {os.getpid()})\n")
             sys.stdout.flush()
             try:
-                while not self._stopping:
+                while not self._stopping and not self._hopeless():
                     self._look()
                     if self._renewing:
                         self._renewing = False
                         self._replace_all(listening)
             finally:
-                self._end(self._children[1:])
+                hopeless = self._hopeless()
+                told = self._tell(self._children[1:])
+                listening.close()  # as the workers do: who comes now is refused at once
+                self._await(told)
                 self._end(self._children[:1])  # the follower last: it archives what the workers' journals hold
-                shutil.rmtree(self._folder, ignore_errors=True)
-        return 0
+        if hopeless:
+            _log.error("no worker comes up: each ended %d times before it was ready; see the lines above", _TRIES)
+        return 1 if hopeless else 0
+
+    def _hopeless(self) -> bool:
+        return all(child.stillborn >= _TRIES for child in self._children[1:])
 
     def _workers(self, listening: socket.socket, first: int) -> list[_Child]:
         places = range(first, self.spec.workers + 1)
@@ -111,27 +141,39 @@ class Supervisor:
 
     def _replace_all(self, listening: socket.socket) -> None:
         """Replace every process, one after the other, by one that has read the file as it is now."""
+        former = self.spec
         try:
             self.spec = self.reload()
         except BnpipeError as error:
             _log.error("everything stays as it is: %s", error)
             return
+        children = self._children[: 1 + self.spec.workers]
+        for place, child in enumerate(children, start=1):
+            if not self._replace(child):
+                _log.error("%s does not come up by the new file: all goes back to the former one", child.name)
+                self.spec = former
+                for replaced in children[:place]:
+                    self._replace(replaced)
+                return
         surplus = self._children[1 + self.spec.workers :]
         del self._children[1 + self.spec.workers :]
         self._end(surplus)
         for child in surplus:
             forget_process(child.name, self._metrics)
-        for child in self._children:
-            self._end([child])
-            forget_process(child.name, self._metrics)
-            child.process, child.due = None, 0.0
-            end = time.monotonic() + _START
-            while not self._stopping and time.monotonic() < end:
-                self._look()
-                if child.socket < 0 or ready_file(self._order_file(child)).exists():
-                    break
         self._children += self._workers(listening, len(self._children))
         _log.warning("all processes have been replaced")
+
+    def _replace(self, child: _Child) -> bool:
+        """Replace one process; tell whether the new one is ready (of the follower: whether it was started)."""
+        self._end([child])
+        forget_process(child.name, self._metrics)
+        child.process, child.due, child.stillborn = None, 0.0, 0
+        end = time.monotonic() + _START
+        while not self._stopping and not child.stillborn and time.monotonic() < end:
+            self._look()
+            if child.socket < 0 or ready_file(self._order_file(child)).exists():
+                return True
+        return self._stopping
 
     def _order_file(self, child: _Child) -> Path:
         return self._folder / f"{child.name}.json"
@@ -145,9 +187,10 @@ class Supervisor:
             listening.bind((self.spec.host, self.spec.port))
         except OSError as error:
             listening.close()
+            key = "port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "host"
             raise SettingsError(
                 f"can't listen on {self.spec.host}:{self.spec.port}: {error.strerror}; "
-                "choose another `port` in the serving file, or --port"
+                f"choose another `{key}` in the serving file, or --{key}"
             ) from error
         listening.listen(_BACKLOG)
         listening.set_inheritable(True)
@@ -168,10 +211,13 @@ class Supervisor:
         """Start a child that is not there; one that dies at once is given longer and longer pauses."""
         now = time.monotonic()
         if child.process is not None:
-            code = child.process.poll()
+            code, ready = child.process.poll(), ready_file(self._order_file(child)).exists()
+            if ready:
+                child.stillborn = 0
             if code is None:
                 return
             lived = now - child.started
+            child.stillborn += not ready
             child.pause = 0.0 if lived > _LONGEST_PAUSE else min(max(2 * child.pause, 0.2), _LONGEST_PAUSE)
             _log.error("%s (pid %d) ended with %d after %.0f s", child.name, child.process.pid, code, lived)
             forget_process(child.name, self._metrics)
@@ -196,11 +242,18 @@ class Supervisor:
             start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's business
         )
 
-    def _end(self, children: list[_Child]) -> None:
-        """Ask all to stop, wait as long as they may take to finish, and end who has not."""
+    def _tell(self, children: list[_Child]) -> list[subprocess.Popen[bytes]]:
+        """Ask all to stop, and give who lives."""
         living = [child.process for child in children if child.process is not None and child.process.poll() is None]
         for process in living:
             process.terminate()
+        return living
+
+    def _end(self, children: list[_Child]) -> None:
+        self._await(self._tell(children))
+
+    def _await(self, living: list[subprocess.Popen[bytes]]) -> None:
+        """Wait as long as they may take to finish, and end who has not."""
         end = time.monotonic() + self.spec.drain + 2.0
         for process in living:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import os
@@ -51,7 +50,8 @@ def main() -> int:
     sys.setswitchinterval(_SWITCH)
     shelf = Shelf(cache_folder(spec, settings), spec)
     _wait_for_first(shelf)
-    journal = Journal(answers_folder(spec, settings) / JOURNAL, order.name, fsync=spec.answers.fsync)
+    folder = answers_folder(spec, settings) / JOURNAL
+    journal = Journal(folder, order.name, fsync=spec.answers.fsync, later=True)
     share_counters(order.name)
     observer = PrometheusObserver()
     service = Service(spec, shelf, Access(spec.clients, anonymous=spec.open_to_all), journal, observer)
@@ -85,10 +85,16 @@ def main() -> int:
         server.should_exit = True
 
     def watch() -> None:
+        told = ""
         while not server.should_exit:
-            with contextlib.suppress(JournalError):  # the next answer will say so
+            try:
                 journal.tick()
-            threading.Event().wait(1.0)
+                told = ""
+            except JournalError as error:
+                if str(error) != told:
+                    told = str(error)
+                    _log.error("until this is mended, nothing can be logged: %s", error)
+            time.sleep(1.0)
 
     threading.Thread(target=shelf.follow, args=(_LOOK,), daemon=True, name="shelf").start()
     threading.Thread(target=watch, daemon=True, name="watch").start()

@@ -15,7 +15,7 @@ import pytest
 from answer_records import answer, feedback
 
 from bnpipe.answers import Journal, read_journal
-from bnpipe.answers.journal import closed, journals
+from bnpipe.answers.journal import closed, journals, try_folder
 from bnpipe.errors import JournalError
 
 TESTS = Path(__file__).parent
@@ -181,6 +181,27 @@ def test_a_folder_that_is_none_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="no journal can be begun"):
         Journal(tmp_path / "file", "w")
+    with pytest.raises(JournalError, match="no journal can be begun"):
+        try_folder(tmp_path / "file")
+    try_folder(tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_folder_may_be_usable_later(tmp_path) -> None:
+    """A worker that comes up while the disk is full refuses records until there is room."""
+    (tmp_path / "file").write_text("")
+    journal = Journal(tmp_path / "file", "w", later=True)
+    for attempt in (lambda: journal.append([answer(1)]), journal.tick):
+        with pytest.raises(JournalError, match="no journal can be begun"):
+            attempt()
+    (tmp_path / "file").unlink()
+    journal.tick()
+    assert len(journals(tmp_path / "file")) == 1
+    journal.append([answer(2)])
+    journal.close()
+    journal.tick()  # closed on purpose: nothing is begun
+    assert ids(tmp_path / "file") == ["request-2"]
+    assert len(journals(tmp_path / "file")) == 1
 
 
 def test_only_a_journal_that_nobody_writes_is_closed(tmp_path) -> None:

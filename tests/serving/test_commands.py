@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from bnpipe.cli import main
 from bnpipe.config.serving import ServingSpec, load_serving
-from bnpipe.errors import SettingsError
+from bnpipe.errors import JournalError, SettingsError
 from bnpipe.serving import commands
 from bnpipe.serving.access import Access
 
@@ -104,5 +105,55 @@ def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SettingsError, match="can't listen on"):
+        with pytest.raises(SettingsError, match=r"can't listen on.*choose another `port`"):
             commands.serve(port=taken.getsockname()[1])
+
+
+def test_a_host_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another port would not help."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "open.yaml").write_text("anonymous: true\n")
+    with pytest.raises(SettingsError, match=r"choose another `host` .* or --host"):
+        commands.serve(Path("open.yaml"), host="192.0.2.7", port=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("answers: {folder: file/answers}", "answers.folder: file/answers/journal: no journal can be begun here"),
+        ("answers: {folder: file, required: false}", "answers.folder: file/journal: no journal can be begun here"),
+        ("cache: file", "cache: file: versions can't be kept here"),
+    ],
+)
+def test_folders_that_are_none(
+    started: list[ServingSpec], capsys: pytest.CaptureFixture[str], tmp_path: Path, config: str, says: str
+) -> None:
+    """Workers could only fail: exit code 2 and a line that names key and folder, before anything is started."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "serving.yaml").write_text(config)
+    assert main(["serve", "--config", "serving.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert not started
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_disk_that_is_full(started: list[ServingSpec], monkeypatch: pytest.MonkeyPatch, required: bool) -> None:
+    """It is refused if answers must be logged; else the service starts, as it would go on."""
+
+    def fail(_: Path) -> None:
+        raise JournalError("full") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(commands, "try_folder", fail)
+    Path("serving.yaml").write_text(f"answers: {{required: {str(required).lower()}}}")
+    assert main(["serve", "--config", "serving.yaml"]) == (2 if required else 0)
+    assert len(started) == (0 if required else 1)
+
+
+def test_a_level_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Told before anything is started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BNPIPE_LOG_LEVEL", "bogus")
+    with pytest.raises(SettingsError, match="BNPIPE_LOG_LEVEL: got 'bogus'; one of DEBUG, INFO"):
+        commands.serve(port=0)
