@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from bnpipe.serving.observing import Observer
@@ -14,17 +15,27 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_BODY: Final = encode_problem(plain_problem(503, "too many requests are waiting; ask again in a second"))
-_HEADERS: Final = [
-    (b"content-type", MEDIA_TYPE.encode()),
-    (b"content-length", str(len(_BODY)).encode()),
-    (b"retry-after", b"1"),
-]
-RESPONSE: Final = b"HTTP/1.1 503 Service Unavailable\r\n%s\r\n%s" % (
-    b"".join(b"%s: %s\r\n" % header for header in _HEADERS),
-    _BODY,
-)
+Headers = list[tuple[bytes, bytes]]
+
+
+def _refusal(status: int, detail: str, header: tuple[bytes, bytes]) -> tuple[Headers, bytes]:
+    body = encode_problem(plain_problem(status, detail))
+    return [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body)), header], body
+
+
+def _written(status: int, headers: Headers, body: bytes) -> bytes:
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, HTTPStatus(status).phrase.encode(), lines, body)
+
+
+_HEADERS, _BODY = _refusal(503, "too many requests are waiting; ask again in a second", (b"retry-after", b"1"))
+RESPONSE: Final = _written(503, _HEADERS, _BODY)
 """The same, for who writes to the connection itself."""
+
+
+def farewell(status: int, detail: str) -> bytes:
+    """Write a refusal after which the connection is closed."""
+    return _written(status, *_refusal(status, detail, (b"connection", b"close")))
 
 
 class Shedding:
