@@ -39,6 +39,7 @@ _CUT: Final = 100
 
 _SKEW: Final = timedelta(minutes=5)
 """Clocks of two machines may be apart."""
+_AN_ID: Final = "0006453a7e3c10-5f2b8c1d9e4a7036"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -132,17 +133,19 @@ def check_evidence(kind: Kind, encoded: Encoded, schema: Schema, spec: ServedMod
 
 
 def check_answered(request_id: str, now: datetime) -> None:
-    """Refuse an id that tells a time to come: nothing was answered under it yet.
+    """Refuse an id that no answer can have: one of another make than the service's own, or of a time to come.
 
     Raises
     ------
     QuestionError
     """
     made = time_of_id(request_id)
-    if made is not None and made > now + _SKEW:
+    if made is None:
+        got = shorten([repr(request_id)])
+        raise QuestionError(f"request_id: got {got}; it is in each reply, and is as {_AN_ID}", at="request_id")
+    if made > now + _SKEW:
         raise QuestionError(
-            f"request_id: {request_id} would have been answered {made:%Y-%m-%d %H:%M} UTC, which is to come; "
-            "ids are in the answers, and in X-Request-Id",
+            f"request_id: {request_id} would have been answered on {made:%Y-%m-%d at %H:%M} UTC, which is to come",
             at="request_id",
         )
 

@@ -226,7 +226,7 @@ SCHEMAS: Final[Json] = {
     "Feedback": _object(
         {
             "model": _TEXT,
-            "request_id": {"type": "string", "minLength": 1, "maxLength": 200},
+            "request_id": {"type": "string", "pattern": "^[0-9a-f]{14}-[0-9a-f]{16}$"},
             "labels": {
                 **_by_name({"type": ["string", "number", "boolean"]}, "States by variable."),
                 "minProperties": 1,

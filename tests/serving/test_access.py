@@ -24,7 +24,7 @@ CLIENTS = [
     {"name": "operator", "key_sha256": hash_key(KEYS["operator"]), "scopes": ["ask", "operate"]},
     {"name": "trains", "key_sha256": hash_key(KEYS["trains"]), "models": ["trains"], "scopes": ["ask", "feedback"]},
 ]
-LABELS = {"model": "flights", "request_id": "r", "labels": {"late": True}}
+LABELS = {"model": "flights", "request_id": "0006453a7e3c10-5f2b8c1d9e4a7036", "labels": {"late": True}}
 
 
 @pytest.fixture(scope="module")

@@ -347,7 +347,7 @@ def test_labels_are_kept(tmp_path: Path) -> None:
     service = make_service(tmp_path, log=Kept())
 
     def give(*labels: dict[str, Any]) -> int:
-        every = [{"model": "flights", "request_id": "r", "labels": one} for one in labels]
+        every = [{"model": "flights", "request_id": "0006453a7e3c10-5f2b8c1d9e4a7036", "labels": one} for one in labels]
         return send(service, "POST", "/v1/feedback", json=every if len(every) > 1 else every[0]).status_code
 
     assert give({"late": True}) == 202
@@ -361,7 +361,7 @@ def test_labels_are_kept(tmp_path: Path) -> None:
         assert give({"late": True}, wrong) == 422
     assert len(service.log.feedback) == 3  # type: ignore[union-attr]
     unlogged = make_service(tmp_path)
-    body = {"model": "flights", "request_id": "r", "labels": {"late": True}}
+    body = {"model": "flights", "request_id": "0006453a7e3c10-5f2b8c1d9e4a7036", "labels": {"late": True}}
     assert send(unlogged, "POST", "/v1/feedback", json=body).status_code == 503
 
 
