@@ -59,7 +59,7 @@ def test_any_version_here_may_take_them(tmp_path: Path, labels: dict[str, Any], 
 
 
 def test_an_id_that_no_answer_has_is_refused(tmp_path: Path) -> None:
-    """From the future, of another make, or cut off: labels would be kept for nothing. Those that are kept are counted."""
+    """Of the future, of another make, or cut off: labels would be kept for nothing. Those kept are counted."""
     observer = Counting()
     service = make_service(tmp_path, log=Kept(), observer=observer)
     now = datetime.now(UTC)
