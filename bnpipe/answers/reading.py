@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ import msgspec
 from bnpipe.answers.columns import SchemaOf, answers_table, no_schema
 from bnpipe.answers.compaction import JOURNAL, Part, day_folder, model_folder, part_of, table_of
 from bnpipe.answers.journal import journals, read_journal
-from bnpipe.answers.records import RETURNED, AnswerRecord, Arm, Record, day_of_id, join_answers
+from bnpipe.answers.records import RETURNED, AnswerRecord, Arm, Record, day_of_id, join_answers, time_of_id
 from bnpipe.errors import DataError, JournalError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ Live: TypeAlias = list[tuple[str, tuple[Record, ...]]]
 ALL_ARMS: Final[tuple[Arm, ...]] = (*RETURNED, "shadow")
 _DAY: Final = re.compile(r"day=(\d{4}-\d\d-\d\d)")
 _ONE_DAY: Final = timedelta(days=1)
+
+_log = logging.getLogger(__name__)
 
 
 def find(folder: Path, request_id: str, *, day: date | None = None) -> tuple[AnswerRecord, ...]:
@@ -192,7 +195,7 @@ def labelled(
     """Read the rows answered in ``[start, end)`` of which something turned out later, with that in their cells.
 
     Of several labels for the same variable of the same row the last counts. Where there is one, it replaces the cell
-    that was sent.
+    that was sent. Labels that belong to no answer, though by their ids it was given then, are counted in a warning.
 
     Parameters
     ----------
@@ -205,10 +208,14 @@ def labelled(
         As :func:`rows`.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     found = _labels(folder, model, start)
-    table = rows(folder, model, start, end, arms=arms, schema_of=schema_of)
+    every = rows(folder, model, start, end, arms=ALL_ARMS, schema_of=schema_of)
+    table = every.filter(pc.is_in(every["_arm"], pa.array(tuple(arms), pa.string())))
     keys = ["_request", "_row"]
+    if found is not None:
+        _warn_of_strays(found.select(keys).join(every.select(keys), keys, join_type="left anti"), model, start, end)
     joined = table.join(found, keys, join_type="inner", right_suffix="") if found is not None else table.slice(0, 0)
     for name in [name.removeprefix(_LABEL) for name in joined.column_names if name.startswith(_LABEL)]:
         label = joined[_LABEL + name]
@@ -223,7 +230,17 @@ def labelled(
     )
 
 
+def _warn_of_strays(strays: pa.Table, model: str, start: datetime, end: datetime) -> None:
+    """Tell of labels that match no answer; who sent them was told only that they are kept."""
+    made = [time_of_id(request) for request in strays["_request"].to_pylist()]
+    lost = sum(at is not None and start <= at < end - _ANSWERED for at in made)
+    if lost:
+        _log.warning("%s: labels of %d rows belong to no answer: a wrong request_id, row or model", model, lost)
+
+
 _LABEL: Final = "_label "
+_ANSWERED: Final = timedelta(minutes=1)
+"""From the making of an id until its answer is logged at the latest."""
 
 
 def _labels(folder: Path, model: str, start: datetime) -> pa.Table | None:

@@ -190,3 +190,18 @@ def test_without_labels_nothing_is_labelled(tmp_path) -> None:
     assert found.num_rows == 0
     assert {"_arm", "_version", "_at", "_answer", "_key", "_request", "_row"} <= set(found.column_names)
     assert labelled(tmp_path / "nowhere", "clinic", NOON, LATER).num_rows == 0
+
+
+def test_labels_that_match_no_answer_are_counted(tmp_path, caplog) -> None:
+    """Who sent them was told that they are kept; nobody would learn that a canary never sees them."""
+    ids = [new_request_id(NOON + timedelta(minutes=minute)) for minute in range(3)]
+    write(tmp_path, answer(0, id=ids[0]), answer(1, id=ids[1], arm="shadow"), answer(2))
+    strays = [feedback(ids[0], row=1, back="yes"), feedback(ids[2], back="yes"), feedback(ids[2], back="no")]
+    earlier = feedback(new_request_id(NOON - timedelta(days=1)), back="yes")
+    write(tmp_path, *(feedback(one, back="yes") for one in (*ids[:2], "request-2")), *strays, earlier)
+    for arms in (("champion",), ("champion", "shadow")):
+        caplog.clear()
+        assert labelled(tmp_path, "clinic", NOON, LATER, arms=arms).num_rows == 1 + len(arms)
+        assert [record.getMessage() for record in caplog.records] == [
+            "clinic: labels of 2 rows belong to no answer: a wrong request_id, row or model"
+        ]
