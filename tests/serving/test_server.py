@@ -123,7 +123,7 @@ def test_a_stop_finishes_what_is_held(mlflow_uri: str, tmp_path: Path, drain: fl
         time.sleep(1.0)
         server.process.terminate()
         server.wait_for(lambda: not pinged(server))
-        assert not found, "it is still being worked on"
+        assert not found or status == 503, "it is still being worked on"
         assert server.process.wait(60) == 0
         asker.join(10)
         assert [reply.status_code for reply in found] == [status]
