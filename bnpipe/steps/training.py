@@ -155,8 +155,10 @@ class Bench(Shelf):
         return Network.from_json(self.read("network.json", step="fit"))
 
     @cached_property
-    def likelihoods(self) -> TrainingLikelihoods:
-        """What the fit step found usual among the training rows."""
+    def likelihoods(self) -> TrainingLikelihoods | None:
+        """What the fit step found usual among the training rows; None if that was an older bnpipe's."""
+        if not self.holds("likelihoods.json"):
+            return None
         return TrainingLikelihoods.from_json(self.read("likelihoods.json", step="fit"))
 
     def training_rows(self) -> Dataset:
