@@ -389,7 +389,8 @@ class PrometheusObserver(Observer):
         metrics.unfit.labels(name).set(len(model.faults))
         now = 0 if model.champion is None else model.champion.number
         metrics.swaps.labels(name).inc(self._champions.get(name, now) != now)
-        metrics.breaker_opened.labels(name)  # a counter that is not there yet can't be seen to rise
+        for counter in (metrics.breaker_opened, metrics.unshadowed):
+            counter.labels(name)  # one that is not there yet can't be seen to rise
         self._champions[name] = now
 
     # -- counting

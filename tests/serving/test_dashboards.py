@@ -30,9 +30,9 @@ GRAFANA = ROOT / "config" / "grafana"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
 RULES = PROMETHEUS / "alerts.yml"
 
-# Prometheus' own, and what no healthy service has: these exist from the first failure on.
+# Prometheus' own, and what this service has not: these exist from the first failure, the first label on.
 OWN = {"up": {"job", "instance"}}
-RARE = {"bnpipe_engine_failures_total": {"model", "kind"}}
+RARE = {"bnpipe_engine_failures_total": {"model", "kind"}, "bnpipe_labelled_rows_total": {"model"}}
 SILENT = {"BnpipeRegistrySilent"}  # fires here, where no registry answers
 
 
