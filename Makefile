@@ -45,6 +45,7 @@ sim: setup ## What drift test, decisions and intervals do where the truth is kno
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.characteristics $(ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.decisions
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.canary --canaries 1000
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.slowness
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
 demo: setup ## Train on real flights with a real Airflow and MLflow; ARGS=--once stops when done, --story goes on

@@ -216,7 +216,7 @@ def _tables(canaries: int, labelled: Sequence[int]) -> Iterator[str]:
         shares = [np.mean(found.ended == end) for end in ("promote", "worse", "unproved")]
         shares.append(np.mean(found.stage >= 2))
         cells = ["pairs and arms" if paired else "arms alone", str(rows), str(worse)]
-        cells += [_wilson(float(share), count) for share in shares]
+        cells += [wilson(float(share), count) for share in shares]
         yield f"| {' | '.join([*cells, f'{np.median(found.days):.0f}', f'{np.mean(_exposed(found)):.2f}'])} |"
     yield ""
 
@@ -229,7 +229,8 @@ def _exposed(found: Run) -> Floats:
     return exposed
 
 
-def _wilson(share: float, count: int) -> str:
+def wilson(share: float, count: int) -> str:
+    """Tell a share of so many with its 95 % interval."""
     z = 1.96
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)

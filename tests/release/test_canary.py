@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import slowness
 from benchmarks.canary import POLICY as SIMULATED
 from benchmarks.canary import Run, main, run
 from bnpipe.errors import FormatError, SpecError
@@ -304,6 +305,26 @@ def test_luck_lets_nobody_pass_who_is_worse_by_the_tolerance() -> None:
     None of 1 000 was; the budget itself would break this in one of 200 seeds.
     """
     assert (run(100, 1000, 0.01, seed=23).ended == "promote").sum() <= 11
+
+
+def test_a_challenger_as_quick_as_the_champion_is_not_halted_as_slow() -> None:
+    """Among unlike customers, at all hours and through bad minutes; one that is three times slower is, on day two."""
+    equal = [slowness.run(seed, share=0.3, slower=1.0, calls=2000) for seed in range(8)]
+    slow = [slowness.run(seed, share=0.3, slower=3.0, calls=2000) for seed in range(8)]
+    assert [halted for halted, _ in equal] == [0] * 8
+    assert [halted for halted, _ in slow] == [2] * 8
+
+
+def test_the_table_of_slowness_is_written_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line of it is there."""
+    monkeypatch.setattr(slowness, "DAYS", 3)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- slowness: begin -->\nstale\n<!-- slowness: end -->\nafter\n", encoding="utf-8")
+    slowness.main(["--canaries", "1", "--page", str(page)])
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert text.count("\n| 1 |") == text.count("\n| 1.5 |") == text.count("\n| 3 |") == 3
 
 
 def test_the_table_is_written_between_the_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
