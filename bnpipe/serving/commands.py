@@ -99,6 +99,8 @@ def make_key(client: str) -> int:
         raise SettingsError(
             f"--new-key: got {client!r}; a name has small letters, digits, _ and -, at most 100"
         ) from None
-    print(f"the key of {client}, shown only now:\n\n  {key}\n\nfor config/serving.yaml:\n")  # noqa: T201
-    print(f"clients:\n  - {{name: {client}, key_sha256: {hash_key(key)}, scopes: [ask]}}")  # noqa: T201
+    line = f"  - {{name: {client}, key_sha256: {hash_key(key)}, scopes: [ask]}}"
+    print(f"the key of {client}, shown only now:\n\n  {key}\n")  # noqa: T201
+    print("for config/serving.yaml, in place of `clients: []`, or the last line below the clients there are:\n")  # noqa: T201
+    print(f"clients:\n{line}")  # noqa: T201
     return 0
