@@ -101,6 +101,6 @@ def make_key(client: str) -> int:
         ) from None
     line = f"  - {{name: {client}, key_sha256: {hash_key(key)}, scopes: [ask]}}"
     print(f"the key of {client}, shown only now:\n\n  {key}\n")  # noqa: T201
-    print("for config/serving.yaml, in place of `clients: []`, or the last line below the clients there are:\n")  # noqa: T201
+    print("for config/serving.yaml, in place of its empty list of clients; or the last line, below others:\n")  # noqa: T201
     print(f"clients:\n{line}")  # noqa: T201
     return 0
