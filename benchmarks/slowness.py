@@ -124,7 +124,7 @@ def run(seed: int, *, share: float, slower: float, calls: int) -> tuple[int, int
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.slowness", description=__doc__)
-    parser.add_argument("--canaries", type=int, default=200, help="of each line (default: 200)")
+    parser.add_argument("--canaries", type=int, default=100, help="of each line (default: 100)")
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write (default: docs/canary.md)")
     chosen = parser.parse_args(arguments)
     started = time.monotonic()
