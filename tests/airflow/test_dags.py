@@ -11,7 +11,9 @@ from datetime import timedelta
 import pytest
 from shop_bench import DRIFT, REPOSITORY, SPEC, Run, load_dag, load_dags
 
-PARSE_SECONDS = 1.0
+PARSE_LOOPS = 800
+"""Parsing 50 models took 350 to 560 times as long as `LOOP`, on several machines, busy or not: 0.7 to 1.6 s."""
+LOOP = "sum(number * number for number in range(40_000))"
 
 
 def write(models, *names: str, more: str = "") -> None:
@@ -147,21 +149,28 @@ def test_broken_file_named_like_another_model_hides_nothing(models):
 
 
 def test_parsing_fifty_models_is_quick_and_imports_nothing_heavy(models):
-    """The Dag processor reads these files again and again; the budget is a second for 50 models."""
+    """The Dag processor reads these files again and again; the budget is a second or so for 50 models."""
     write(models, *(f"model{number}" for number in range(50)), more=DRIFT)
-    script = """
-import json, sys, time
+    script = (
+        f"""
+LOOP = {LOOP!r}
+"""
+        + """
+import json, sys, time, timeit
 import airflow.sdk
 from airflow.dag_processing.dagbag import BundleDagBag
 folder = sys.argv[1]
-seconds = []
+loops = []
+def loop():  # in processor time: other tests may run beside this one
+    return timeit.timeit(LOOP, number=40, timer=time.process_time) / 40
 for _ in range(3):
-    started = time.process_time()  # not the clock's: other tests may run beside this one
+    before, started = loop(), time.process_time()
     bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
-    seconds.append(time.process_time() - started)
+    loops.append((time.process_time() - started) / ((before + loop()) / 2))
 assert not bag.import_errors, bag.import_errors
-print("RESULT" + json.dumps({"seconds": min(seconds), "dags": len(bag.dags), "modules": list(sys.modules)}))
+print("RESULT" + json.dumps({"loops": min(loops), "dags": len(bag.dags), "modules": list(sys.modules)}))
 """
+    )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         [sys.executable, "-c", script, str(REPOSITORY / "dags")],
@@ -172,7 +181,7 @@ print("RESULT" + json.dumps({"seconds": min(seconds), "dags": len(bag.dags), "mo
     )
     result = json.loads(done.stdout.split("RESULT")[1])
     assert result["dags"] == 151
-    assert result["seconds"] < PARSE_SECONDS
+    assert result["loops"] < PARSE_LOOPS
     heavy = {"mlflow", "great_expectations", "pgmpy", "duckdb", "sklearn", "scipy", "evidently", "matplotlib", "pandas"}
     assert not heavy & set(result["modules"])
 
