@@ -10,16 +10,22 @@ file for each model and day; both are read together (`reading`), and an answer i
     FOLDER/shadow/model=NAME/day=YYYY-MM-DD/*.parquet     the same of answers that were compared and not returned
     FOLDER/feedback/model=NAME/day=YYYY-MM-DD/*.parquet   labels that came later
     FOLDER/aside/*.log                                    journals with an end or a record that could not be read
+
+Names are loaded when first used (PEP 562): who writes journals needs neither pandas nor Arrow.
 """
 
 from __future__ import annotations
 
-from bnpipe.answers.columns import SchemaOf
-from bnpipe.answers.compaction import Compaction, compact
-from bnpipe.answers.journal import Journal, JournalContents, read_journal
-from bnpipe.answers.reading import find, find_by_key, labelled, rows
-from bnpipe.answers.records import AnswerRecord, FeedbackRecord, Record, evidence_hash, new_request_id
-from bnpipe.answers.reproduction import Reproduction, reproduce
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from bnpipe.answers.columns import SchemaOf
+    from bnpipe.answers.compaction import Compaction, compact
+    from bnpipe.answers.journal import Journal, JournalContents, read_journal
+    from bnpipe.answers.reading import find, find_by_key, labelled, rows
+    from bnpipe.answers.records import AnswerRecord, FeedbackRecord, Record, evidence_hash, new_request_id
+    from bnpipe.answers.reproduction import Reproduction, reproduce
 
 __all__ = [
     "AnswerRecord",
@@ -40,3 +46,35 @@ __all__ = [
     "reproduce",
     "rows",
 ]
+
+_HOME: Final[dict[str, str]] = {
+    "AnswerRecord": "records",
+    "Compaction": "compaction",
+    "FeedbackRecord": "records",
+    "Journal": "journal",
+    "JournalContents": "journal",
+    "Record": "records",
+    "Reproduction": "reproduction",
+    "SchemaOf": "columns",
+    "compact": "compaction",
+    "evidence_hash": "records",
+    "find": "reading",
+    "find_by_key": "reading",
+    "labelled": "reading",
+    "new_request_id": "records",
+    "read_journal": "journal",
+    "reproduce": "reproduction",
+    "rows": "reading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

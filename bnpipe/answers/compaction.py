@@ -23,7 +23,7 @@ from urllib.parse import quote
 import msgspec
 
 from bnpipe.answers.columns import Answered, Layout, SchemaOf, answers_table, feedback_table, no_schema, strangers
-from bnpipe.answers.journal import closed, decode, journals, of_newer, read_bodies, sync_folder
+from bnpipe.answers.journal import JOURNAL, closed, decode, journals, of_newer, read_bodies, sync_folder
 from bnpipe.answers.records import AnswerRecord, FeedbackRecord, Record
 from bnpipe.errors import FormatError, JournalError
 
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Part: TypeAlias = Literal["answers", "shadow", "feedback"]
 
-JOURNAL: Final = "journal"
 ASIDE: Final = "aside"
 _STALE_SECONDS: Final = 600.0
 _NO_DAY: Final = date(1970, 1, 1)

@@ -26,6 +26,8 @@ import msgspec
 from bnpipe.answers.records import AnswerRecord, Record
 from bnpipe.errors import JournalError
 
+JOURNAL: Final = "journal"
+"""Folder of journals, below that of the log."""
 SUFFIX: Final = ".log"
 MOST_BYTES: Final = 16_000_000
 MOST_SECONDS: Final = 3600.0

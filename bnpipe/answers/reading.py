@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import msgspec
 
 from bnpipe.answers.columns import SchemaOf, answers_table, no_schema
-from bnpipe.answers.compaction import JOURNAL, Part, day_folder, model_folder, part_of, table_of
-from bnpipe.answers.journal import journals, read_journal
+from bnpipe.answers.compaction import Part, day_folder, model_folder, part_of, table_of
+from bnpipe.answers.journal import JOURNAL, journals, read_journal
 from bnpipe.answers.records import RETURNED, AnswerRecord, Arm, Record, day_of_id, join_answers, time_of_id
 from bnpipe.errors import DataError, JournalError
 

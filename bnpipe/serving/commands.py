@@ -9,8 +9,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from bnpipe.answers.compaction import JOURNAL
-from bnpipe.answers.journal import try_folder
+from bnpipe.answers.journal import JOURNAL, try_folder
 from bnpipe.config import Settings
 from bnpipe.config.serving import (
     ClientSpec,

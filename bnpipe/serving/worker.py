@@ -39,8 +39,7 @@ def main() -> int:
     """Serve until told to stop."""
     import uvicorn
 
-    from bnpipe.answers.compaction import JOURNAL
-    from bnpipe.answers.journal import Journal
+    from bnpipe.answers.journal import JOURNAL, Journal
     from bnpipe.serving.listening import Server
 
     order = read_order(sys.argv[1])

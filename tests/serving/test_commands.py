@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,10 @@ def test_a_level_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("BNPIPE_LOG_LEVEL", "bogus")
     with pytest.raises(SettingsError, match="BNPIPE_LOG_LEVEL: got 'bogus'; one of DEBUG, INFO"):
         commands.serve(port=0)
+
+
+def test_the_supervisor_stays_small() -> None:
+    """It starts in a moment and holds no library: what answers are made of is for its workers."""
+    code = "import sys, bnpipe.serving.commands; print({'numpy', 'pandas', 'pyarrow', 'mlflow'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
