@@ -13,8 +13,9 @@ Names are loaded when first used (PEP 562): an Airflow task pays only for what i
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from bnpipe.lazy import loader
 
 if TYPE_CHECKING:
     from bnpipe.classifier import BayesNetClassifier
@@ -82,13 +83,7 @@ _HOME: Final[dict[str, str]] = {
     "refit": "parameters",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = loader(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

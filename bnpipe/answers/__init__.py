@@ -16,8 +16,9 @@ Names are loaded when first used (PEP 562): who writes journals needs neither pa
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from bnpipe.lazy import loader
 
 if TYPE_CHECKING:
     from bnpipe.answers.columns import SchemaOf
@@ -67,14 +68,4 @@ _HOME: Final[dict[str, str]] = {
     "rows": "reading",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__ = loader(__name__, _HOME)

@@ -155,7 +155,7 @@ def test_parsing_fifty_models_is_quick_and_imports_nothing_heavy(models):
         f"""
 LOOP = {LOOP!r}
 """
-        + """
+        """
 import json, sys, time, timeit
 import airflow.sdk
 from airflow.dag_processing.dagbag import BundleDagBag
