@@ -64,9 +64,11 @@ class Compaction:
 
 def part_of(record: Record) -> Part:
     """Tell in which folder a record belongs."""
-    if isinstance(record, FeedbackRecord):
-        return "feedback"
-    return "shadow" if record.arm == "shadow" else "answers"
+    return "feedback" if isinstance(record, FeedbackRecord) else _part_of_arm(record.arm)
+
+
+def _part_of_arm(arm: str) -> Part:
+    return "shadow" if arm == "shadow" else "answers"
 
 
 def model_folder(folder: Path, part: Part, model: str) -> Path:
@@ -240,7 +242,7 @@ def _files(journal: Path, bodies: Iterable[memoryview]) -> Iterable[_File]:
             head = _HEADS.decode(body)
         except msgspec.DecodeError as error:
             raise of_newer(journal, error) from error
-        part: Part = "feedback" if head.type == "feedback" else "shadow" if head.arm == "shadow" else "answers"
+        part: Part = "feedback" if head.type == "feedback" else _part_of_arm(head.arm)
         key = part, head.model, head.at.astimezone(UTC).date()
         file = files.get(key)
         if file is None:
